@@ -1,0 +1,99 @@
+//! Redis: a drop-in for redis-rs's connections over many databases.
+
+mod classify;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod command_table;
+mod commands;
+mod config;
+mod connection;
+mod connector;
+mod endpoint;
+mod error;
+mod handle;
+mod lane;
+mod operation;
+mod watch;
+
+pub use config::{DatabaseConfig, RedisConfig};
+pub use connection::MultiDbConnection;
+pub use connector::{Connector, TcpConnector, Transport};
+pub use endpoint::RedisEndpoint;
+pub use error::from_redis;
+pub use handle::{Redis, RedisHandle, WriteProbe};
+
+use crate::engine::builder::Builder;
+use crate::engine::client::MultiDbClient;
+use crate::engine::database::Database;
+use crate::engine::error::{ConfigError, Error};
+
+impl MultiDbClient<Redis> {
+    /// A builder for a client over Redis databases.
+    pub fn builder() -> Builder<Redis> {
+        Builder::new(Redis::new(TcpConnector::default()))
+    }
+
+    /// A client over these URLs with their weights, started with its first call. No I/O.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), naming what is wrong.
+    pub fn open<U: AsRef<str>>(
+        databases: impl IntoIterator<Item = (U, f64)>,
+    ) -> Result<Self, Error> {
+        let builder = databases
+            .into_iter()
+            .fold(Self::builder(), |builder, (url, weight)| {
+                builder.url(url, weight)
+            });
+        builder.connect_lazy()
+    }
+
+    /// A connection for commands; cheap, no I/O. One per task is as good as a shared one.
+    #[must_use]
+    pub fn connection(&self) -> MultiDbConnection {
+        MultiDbConnection::new(self)
+    }
+
+    /// As [`MultiDbClient::connection`], once a database serves: what `redis::Client` has under this name.
+    ///
+    /// Waits within `calls.deadline`. Cancel-safe.
+    ///
+    /// # Errors
+    /// A `RedisError` that carries ours, see [`from_redis`].
+    pub async fn get_multiplexed_async_connection(
+        &self,
+    ) -> ::redis::RedisResult<MultiDbConnection> {
+        self.lease().await.map_err(error::to_redis)?;
+        Ok(self.connection())
+    }
+
+    /// As [`MultiDbClient::get_multiplexed_async_connection`], for code written against a
+    /// `ConnectionManager`.
+    ///
+    /// # Errors
+    /// A `RedisError` that carries ours, see [`from_redis`].
+    pub async fn get_connection_manager(&self) -> ::redis::RedisResult<MultiDbConnection> {
+        self.get_multiplexed_async_connection().await
+    }
+}
+
+impl Builder<Redis> {
+    /// Adds a database by its URL, such as `redis://user:password@host:6379/0?protocol=resp3`.
+    ///
+    /// Its id is `host:port`, with `/db` for a database number other than 0. What is wrong with the
+    /// URL or the weight is told when the client is built.
+    pub fn url(self, url: impl AsRef<str>, weight: f64) -> Self {
+        let database = RedisEndpoint::parse(url.as_ref())
+            .and_then(|endpoint| Database::new(endpoint.name(), endpoint)?.weight(weight))
+            .map_err(|error| match error.field() {
+                "url" => error,
+                _ => ConfigError::new("weight", error.problem().to_owned()),
+            });
+        self.try_database(database)
+    }
+
+    /// Opens transports in another way than by TCP: through a proxy, in memory, in a simulation.
+    pub fn connector(self, connector: impl Connector) -> Self {
+        self.with_backend(Redis::new(connector))
+    }
+}

@@ -1,0 +1,194 @@
+//! A whole client as plain data, to be read from a file.
+
+use std::fmt;
+
+#[cfg(feature = "serde")]
+use std::time::Duration;
+
+use super::endpoint::RedisEndpoint;
+use super::handle::Redis;
+use crate::engine::builder::Builder;
+use crate::engine::client::MultiDbClient;
+use crate::engine::config::{
+    CallConfig, CircuitConfig, Config, DetectorConfig, FailoverConfig, HealthConfig, Sensitivity,
+    StartConfig,
+};
+use crate::engine::database::Database;
+use crate::engine::error::ConfigError;
+
+/// Databases and settings of a client.
+///
+/// ```toml
+/// sensitivity = "fast"
+///
+/// [calls]
+/// deadline = "2s"
+///
+/// [[databases]]
+/// id = "east"
+/// url = "redis://east.example:6379"
+///
+/// [[databases]]
+/// url = "redis://west.example:6379"
+/// weight = 0.5
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+pub struct RedisConfig {
+    /// The databases. At least one.
+    pub databases: Vec<DatabaseConfig>,
+    /// See [`Config::calls`].
+    pub calls: CallConfig,
+    /// See [`Config::sensitivity`].
+    pub sensitivity: Sensitivity,
+    /// See [`Config::health`].
+    pub health: HealthConfig,
+    /// See [`Config::detector`].
+    pub detector: DetectorConfig,
+    /// See [`Config::circuit`].
+    pub circuit: CircuitConfig,
+    /// See [`Config::failover`].
+    pub failover: FailoverConfig,
+    /// See [`Config::start`].
+    pub start: StartConfig,
+}
+
+/// One database of a [`RedisConfig`].
+#[derive(Clone, Default)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+pub struct DatabaseConfig {
+    /// Its name. Default: `host:port` of the URL.
+    pub id: Option<String>,
+    /// `redis://[user][:password@]host[:port][/db]`. Never shown.
+    pub url: String,
+    /// Default 1.
+    pub weight: Option<f64>,
+    /// Default: the id.
+    pub failure_domain: Option<String>,
+    /// Default true.
+    pub enabled: Option<bool>,
+    /// Default: `circuit.grace_period`.
+    #[cfg(feature = "serde")]
+    #[serde(with = "humantime_serde")]
+    pub grace_period: Option<Duration>,
+}
+
+impl RedisConfig {
+    /// The largest configuration text accepted: 1 MiB.
+    #[cfg(feature = "serde")]
+    pub const MAX_TEXT: usize = 1 << 20;
+
+    /// Reads TOML.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the path of the field; values, which may be secrets, are not repeated.
+    #[cfg(feature = "serde")]
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        within_size(text)?;
+        let deserializer = toml::Deserializer::parse(text)
+            .map_err(|error| ConfigError::new("toml", masked(error.message())))?;
+        serde_path_to_error::deserialize(deserializer)
+            .map_err(|error| field_error(error.path(), error.inner().message()))
+    }
+
+    /// Reads JSON.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the path of the field; values, which may be secrets, are not repeated.
+    #[cfg(feature = "serde")]
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        within_size(text)?;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let config = serde_path_to_error::deserialize(&mut deserializer)
+            .map_err(|error| field_error(error.path(), &error.inner().to_string()))?;
+        deserializer
+            .end()
+            .map_err(|error| ConfigError::new("json", masked(&error.to_string())))?;
+        Ok(config)
+    }
+
+    /// A builder with these databases and settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the path of the first field that cannot work. No I/O.
+    pub fn builder(self) -> Result<Builder<Redis>, ConfigError> {
+        let config = Config {
+            calls: self.calls,
+            sensitivity: self.sensitivity,
+            health: self.health,
+            detector: self.detector,
+            circuit: self.circuit,
+            failover: self.failover,
+            start: self.start,
+        };
+        config.validate()?;
+        if self.databases.is_empty() {
+            return Err(ConfigError::new("databases", "must not be empty"));
+        }
+        let mut builder = MultiDbClient::builder().config(config);
+        for (index, described) in self.databases.iter().enumerate() {
+            let place = format!("databases[{index}]");
+            let database = described.database().map_err(|e| e.within(&place))?;
+            builder = builder.database(database);
+        }
+        Ok(builder)
+    }
+}
+
+impl DatabaseConfig {
+    fn database(&self) -> Result<Database<RedisEndpoint>, ConfigError> {
+        let endpoint = RedisEndpoint::parse(&self.url)?;
+        let id = self.id.clone().unwrap_or_else(|| endpoint.name());
+        let weight = self.weight.unwrap_or(1.0);
+        crate::engine::database::Weight::new(weight)?;
+        let mut database = Database::new(id, endpoint)?
+            .weight(weight)?
+            .enabled(self.enabled.unwrap_or(true));
+        if let Some(domain) = &self.failure_domain {
+            database = database.failure_domain(domain)?;
+        }
+        #[cfg(feature = "serde")]
+        if let Some(grace) = self.grace_period {
+            database = database.grace_period(grace);
+        }
+        Ok(database)
+    }
+}
+
+impl fmt::Debug for DatabaseConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseConfig")
+            .field("id", &self.id)
+            .field("weight", &self.weight)
+            .field("failure_domain", &self.failure_domain)
+            .field("enabled", &self.enabled)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "serde")]
+fn within_size(text: &str) -> Result<(), ConfigError> {
+    if text.len() <= RedisConfig::MAX_TEXT {
+        return Ok(());
+    }
+    Err(ConfigError::new("text", "is longer than 1 MiB"))
+}
+
+#[cfg(feature = "serde")]
+fn field_error(path: &serde_path_to_error::Path, message: &str) -> ConfigError {
+    ConfigError::new(path.to_string(), masked(message))
+}
+
+/// Parsers quote what they choke on between double quotes; it may be a password in the wrong place.
+#[cfg(feature = "serde")]
+fn masked(message: &str) -> String {
+    let mut masked = String::new();
+    for (index, part) in message.split('"').enumerate() {
+        masked.push_str(if index % 2 == 0 { part } else { "\"…\"" });
+    }
+    masked
+}

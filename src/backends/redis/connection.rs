@@ -1,0 +1,302 @@
+//! The drop-in: an async `ConnectionLike` over many databases.
+
+use std::fmt;
+use std::time::Duration;
+
+use ::redis::aio::ConnectionLike;
+use ::redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
+use futures_util::FutureExt;
+
+use super::commands::{Cursor, PipelineRoute, Route, route, route_pipeline};
+use super::error::{run_to_redis, to_redis};
+use super::handle::Redis;
+use super::lane;
+use super::operation::{Batch, Pinned, Single};
+use super::watch::Watch;
+use crate::engine::client::MultiDbClient;
+use crate::engine::database::DatabaseId;
+use crate::engine::error::{Error, ErrorKind};
+use crate::engine::run::{Limits, Router};
+
+/// A connection to whichever database is active: a drop-in for `redis::aio::MultiplexedConnection`.
+///
+/// Every `AsyncCommands` method, pipeline, `Script`, `transaction_async` and SCAN iterator works on it
+/// unchanged. Cheap to clone. Dropping a call's future leaves its outcome unknown and harms nothing
+/// else.
+///
+/// Errors are `RedisError`s; [`from_redis`](super::from_redis) gives ours out of them: which database,
+/// what became of the command, whether a retry is safe.
+pub struct MultiDbConnection {
+    router: Router<Redis>,
+    watch: Option<Watch>,
+    /// Where the handle's scan was begun: its cursor means nothing elsewhere.
+    scan: Option<DatabaseId>,
+    idempotent: bool,
+}
+
+// === impl MultiDbConnection ===
+
+impl MultiDbConnection {
+    pub(super) fn new(client: &MultiDbClient<Redis>) -> Self {
+        Self {
+            router: client.router(),
+            watch: None,
+            scan: None,
+            idempotent: false,
+        }
+    }
+
+    /// The client behind it.
+    #[must_use]
+    pub fn client(&self) -> &MultiDbClient<Redis> {
+        self.router.client()
+    }
+
+    /// A connection whose commands the caller declares harmless to run twice, on another database
+    /// too: they are tried again even when an earlier attempt may have run.
+    ///
+    /// Read-only commands need no such word.
+    #[must_use]
+    pub fn assume_idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// How long one attempt of this handle's commands may wait for its reply. Default 500 ms.
+    pub fn set_response_timeout(&mut self, timeout: Duration) {
+        let limits = self.router.limits();
+        self.router.set_limits(Limits {
+            response_timeout: timeout,
+            ..limits
+        });
+    }
+
+    /// How long this handle's commands may take, retries and waiting included. Default 5 s.
+    pub fn set_deadline(&mut self, deadline: Duration) {
+        let limits = self.router.limits();
+        self.router.set_limits(Limits { deadline, ..limits });
+    }
+
+    /// Sends a command and waits for its reply.
+    ///
+    /// # Errors
+    /// A `RedisError`; see the type.
+    pub async fn send_packed_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
+        match route(cmd) {
+            Route::Plain if self.watch.is_none() => {
+                let op = Single {
+                    cmd,
+                    idempotent: self.idempotent,
+                };
+                self.router.run(&op).await.map_err(run_to_redis)
+            }
+            special => self.send_special(cmd, special).await,
+        }
+    }
+
+    /// Sends a pipeline and waits for its replies: `count` of them after the first `offset`.
+    ///
+    /// # Errors
+    /// A `RedisError`; see the type.
+    pub async fn send_packed_commands(
+        &mut self,
+        pipeline: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let op = Batch {
+            pipeline,
+            offset,
+            count,
+            idempotent: self.idempotent,
+        };
+        match route_pipeline(pipeline) {
+            PipelineRoute::Plain if self.watch.is_none() => {
+                self.router.run(&op).await.map_err(run_to_redis)
+            }
+            special => self.send_special_batch(op, special).await,
+        }
+    }
+
+    /// Boxed: none of this may make the future of a plain command larger.
+    #[cold]
+    fn send_special<'a>(&'a mut self, cmd: &'a Cmd, route: Route) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let limits = self.router.limits();
+            let core = self.client().core().clone();
+            if let Some(watch) = &self.watch
+                && watch.is_over().await
+            {
+                self.watch = None;
+            }
+            match route {
+                Route::Unsupported(command) => Err(unsupported(command)),
+                Route::Blocking(_) => lane::block(&core, cmd, self.idempotent, limits).await,
+                Route::Watch => {
+                    if let Some(watch) = &self.watch
+                        && let Some(result) = watch.extend(&core, cmd, limits).await
+                    {
+                        return result;
+                    }
+                    let (result, watch) = Watch::begin(&core, cmd, limits).await;
+                    self.watch = watch;
+                    result
+                }
+                Route::Unwatch => {
+                    // Nothing is ever watched on the shared connection.
+                    if let Some(watch) = self.watch.take() {
+                        watch.end(&core, limits).await;
+                    }
+                    Ok(Value::Okay)
+                }
+                Route::Scan { cursor } => self.scan(cmd, cursor).await,
+                Route::Plain => {
+                    if let Some(watch) = &self.watch
+                        && let Some(result) = watch.run(&core, cmd, limits).await
+                    {
+                        return result;
+                    }
+                    let op = Single {
+                        cmd,
+                        idempotent: self.idempotent,
+                    };
+                    self.router.run(&op).await.map_err(run_to_redis)
+                }
+            }
+        })
+    }
+
+    async fn scan(&mut self, cmd: &Cmd, cursor: Cursor) -> RedisResult<Value> {
+        let op = Single {
+            cmd,
+            idempotent: self.idempotent,
+        };
+        match cursor {
+            Cursor::Start => {
+                let result = self.router.run(&op).await.map_err(run_to_redis);
+                self.scan = self.router.last_database().cloned();
+                result
+            }
+            Cursor::Continue => {
+                let to = self.scan_origin()?;
+                let pinned = Pinned { op, to: &to };
+                self.router.run(&pinned).await.map_err(run_to_redis)
+            }
+        }
+    }
+
+    /// The database that a cursor belongs to. A handle that began no scan can only vouch for a client
+    /// that has never switched.
+    fn scan_origin(&self) -> RedisResult<DatabaseId> {
+        if let Some(origin) = &self.scan {
+            return Ok(origin.clone());
+        }
+        let snapshot = self.client().snapshot();
+        match &snapshot.active {
+            Some(active) if snapshot.generation <= 1 => Ok(active.clone()),
+            _ => Err(to_redis(Error::new(ErrorKind::CursorMoved))),
+        }
+    }
+
+    #[cold]
+    fn send_special_batch<'a>(
+        &'a mut self,
+        op: Batch<'a>,
+        route: PipelineRoute,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let limits = self.router.limits();
+            let core = self.client().core().clone();
+            if let PipelineRoute::Unsupported(command) = route {
+                return Err(unsupported(command));
+            }
+            if let Some(watch) = &self.watch {
+                let atomic = op.pipeline.is_transaction();
+                let result = match atomic {
+                    true => watch.commit(&core, &op, limits).await,
+                    false => watch.run_batch(&core, &op, limits).await,
+                };
+                if let Some(result) = result {
+                    if atomic {
+                        self.watch = None;
+                    }
+                    return result;
+                }
+                if watch.is_over().await {
+                    self.watch = None;
+                }
+            }
+            match route {
+                PipelineRoute::Unsupported(command) => Err(unsupported(command)),
+                PipelineRoute::Plain => self.router.run(&op).await.map_err(run_to_redis),
+                PipelineRoute::Blocking => lane::block_batch(&core, &op, limits).await,
+                PipelineRoute::Scan {
+                    cursor: Cursor::Start,
+                    blocking: false,
+                } => {
+                    let result = self.router.run(&op).await.map_err(run_to_redis);
+                    self.scan = self.router.last_database().cloned();
+                    result
+                }
+                PipelineRoute::Scan {
+                    cursor: Cursor::Continue,
+                    blocking: false,
+                } => {
+                    let to = self.scan_origin()?;
+                    let pinned = Pinned { op, to: &to };
+                    self.router.run(&pinned).await.map_err(run_to_redis)
+                }
+                PipelineRoute::Scan { blocking: true, .. } => {
+                    Err(unsupported("SCAN beside a blocking command"))
+                }
+            }
+        })
+    }
+}
+
+fn unsupported(command: &'static str) -> ::redis::RedisError {
+    to_redis(Error::new(ErrorKind::Unsupported { command }))
+}
+
+impl ConnectionLike for MultiDbConnection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        self.send_packed_command(cmd).boxed()
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        self.send_packed_commands(pipeline, offset, count).boxed()
+    }
+
+    fn get_db(&self) -> i64 {
+        let current = self.client().core().current();
+        current
+            .live
+            .as_ref()
+            .map_or(0, |live| live.conn.database.endpoint().db())
+    }
+}
+
+impl Clone for MultiDbConnection {
+    fn clone(&self) -> Self {
+        Self {
+            router: self.router.clone(),
+            watch: self.watch.clone(),
+            scan: self.scan.clone(),
+            idempotent: self.idempotent,
+        }
+    }
+}
+
+impl fmt::Debug for MultiDbConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MultiDbConnection")
+            .field("active", &self.client().active())
+            .field("watching", &self.watch.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! Opening transports, and counting what goes over them.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::endpoint::RedisEndpoint;
+use crate::engine::backend::Meter;
+
+/// Opens transports to endpoints. The same driver code then runs over TCP, in memory or in a simulation.
+pub trait Connector: Send + Sync + 'static {
+    /// Opens one transport. Dropped when the connect timeout passes, so it must be cancel-safe.
+    ///
+    /// A transport that is dropped must deliver nothing afterwards of what was written to it: an
+    /// abandoned command that arrives later would run behind everybody's back.
+    fn connect<'a>(
+        &'a self,
+        endpoint: &'a RedisEndpoint,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>>;
+}
+
+/// A byte stream in both directions.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for T {}
+
+/// TCP with what a client that must not be left hanging needs.
+///
+/// No delay; keepalive after 15 s, every 5 s, three times; linger 0, so that an abandoned connection
+/// is reset and its unsent bytes are dropped by the kernel; on Linux a user timeout, so that sent but
+/// unacknowledged bytes end it. The name is resolved anew on every connect and every address tried.
+#[derive(Clone, Debug)]
+pub struct TcpConnector {
+    user_timeout: Duration,
+}
+
+impl TcpConnector {
+    /// How long sent bytes may stay unacknowledged (Linux `TCP_USER_TIMEOUT`). Default 1 s, the least
+    /// that leaves room for retransmissions; has no effect elsewhere.
+    #[must_use]
+    pub fn user_timeout(mut self, timeout: Duration) -> Self {
+        self.user_timeout = timeout.max(Duration::from_secs(1));
+        self
+    }
+}
+
+impl Default for TcpConnector {
+    fn default() -> Self {
+        Self {
+            user_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Connector for TcpConnector {
+    fn connect<'a>(
+        &'a self,
+        endpoint: &'a RedisEndpoint,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
+            let socket = SockRef::from(&stream);
+            let keepalive = TcpKeepalive::new()
+                .with_time(Duration::from_secs(15))
+                .with_interval(Duration::from_secs(5));
+            #[cfg(unix)]
+            let keepalive = keepalive.with_retries(3);
+            socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_keepalive(&keepalive)?;
+            socket.set_linger(Some(Duration::ZERO))?;
+            #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+            socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+            Ok(Box::new(stream) as Box<dyn Transport>)
+        })
+    }
+}
+
+/// Counts bytes, and refuses a reply without end.
+pub(super) struct Metered {
+    inner: Box<dyn Transport>,
+    meter: Arc<Meter>,
+    cap: Arc<AtomicU64>,
+}
+
+/// What a peer may send before a reply is complete: enough for Redis's largest value.
+pub(super) const REPLY_CAP: u64 = 512 << 20;
+/// The same before the peer has been greeted, and for probes.
+pub(super) const HANDSHAKE_CAP: u64 = 64 << 10;
+
+impl Metered {
+    pub(super) fn new(inner: Box<dyn Transport>, meter: Arc<Meter>, cap: Arc<AtomicU64>) -> Self {
+        meter.arm();
+        Self { inner, meter, cap }
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        this.meter.got(buf.filled().len() - before);
+        if this.meter.unreplied() > this.cap.load(Ordering::Relaxed) {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "a reply exceeds the cap");
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
+        this.meter.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, bufs))?;
+        this.meter.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}

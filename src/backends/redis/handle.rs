@@ -1,0 +1,351 @@
+//! The backend: connecting, checking, fencing, aborting.
+
+use std::fmt;
+use std::io;
+// A short list, touched when a lane is taken or given back.
+#[allow(clippy::disallowed_types)]
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, Value, cmd};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::task::AbortHandle;
+
+use super::classify::classify_command;
+use super::connector::{Connector, HANDSHAKE_CAP, Metered, REPLY_CAP};
+use super::endpoint::RedisEndpoint;
+use super::lane::Lane;
+use crate::engine::backend::{
+    Backend, Class, Depth, Fault, FaultKind, LostSignal, Mark, Meter, Phase, Purpose, Refusal,
+    Verdict, Wiring,
+};
+use crate::engine::database::Database;
+use crate::engine::health::HealthCheck;
+
+/// The Redis backend. Opens its transports through a [`Connector`].
+pub struct Redis {
+    connector: Box<dyn Connector>,
+    /// Private connections that nobody uses at the moment.
+    #[allow(clippy::disallowed_types)]
+    lanes: Mutex<Vec<Lane>>,
+    closed: AtomicBool,
+}
+
+/// A connection to a Redis database; clones share it.
+#[derive(Clone)]
+pub struct RedisHandle {
+    pub(super) con: MultiplexedConnection,
+    link: Arc<Link>,
+}
+
+/// What ends with the last clone, or with an abort.
+struct Link {
+    driver: AbortHandle,
+    mark: Option<ClientMark>,
+    meter: Arc<Meter>,
+}
+
+/// Names a connection at its server. Ids restart with the server, so an id alone could name
+/// somebody else's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClientMark {
+    pub(super) id: u64,
+    pub(super) addr: String,
+}
+
+/// Checks that a database takes writes, by setting a key that expires within a second.
+///
+/// A ping says PONG on a database that is full, read-only or short of replicas.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteProbe;
+
+/// At most so many private connections are kept for the next one who needs one.
+const SPARE_LANES: usize = 8;
+
+// === impl Redis ===
+
+impl Redis {
+    /// A backend that opens its transports through `connector`.
+    #[allow(clippy::disallowed_types)]
+    pub fn new(connector: impl Connector) -> Self {
+        Self {
+            connector: Box::new(connector),
+            lanes: Mutex::new(Vec::new()),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// A spare private connection that `fits`; the others that do not are ended.
+    pub(super) fn take_lane(&self, fits: impl Fn(&Lane) -> bool) -> Option<Lane> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(&fits);
+        lanes.pop()
+    }
+
+    pub(super) fn keep_lane(&self, lane: Lane) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if lanes.len() < SPARE_LANES && !self.closed.load(Ordering::Acquire) {
+            lanes.push(lane);
+        }
+    }
+
+    async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> RedisResult<RedisHandle> {
+        let transport = self.connector.connect(endpoint).await?;
+        let cap = Arc::new(AtomicU64::new(HANDSHAKE_CAP));
+        let stream = Metered::new(transport, wiring.meter.clone(), cap.clone());
+        // Deadlines are the engine's: its sweep costs less than a timer per command.
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_connection_timeout(None);
+        let (mut con, driver) =
+            MultiplexedConnection::new_with_config(endpoint.info(), stream, config).await?;
+        let report = ReportOnDrop(wiring.lost);
+        let driver = tokio::spawn(async move {
+            let _report = report;
+            driver.await;
+        })
+        .abort_handle();
+        let mut link = Link {
+            driver,
+            mark: None,
+            meter: wiring.meter,
+        };
+        if wiring.purpose != Purpose::Probe {
+            link.mark = client_mark(&mut con).await?;
+            cap.store(REPLY_CAP, Ordering::Relaxed);
+        }
+        link.meter.replied();
+        Ok(RedisHandle {
+            con,
+            link: Arc::new(link),
+        })
+    }
+}
+
+impl Backend for Redis {
+    type Endpoint = RedisEndpoint;
+    type Handle = RedisHandle;
+    type Error = RedisError;
+
+    async fn connect(
+        &self,
+        database: &Database<RedisEndpoint>,
+        wiring: Wiring,
+    ) -> Result<RedisHandle, Fault> {
+        let opened = self.open(database.endpoint(), wiring).await;
+        opened.map_err(|error| fault(&error))
+    }
+
+    async fn check(&self, handle: &RedisHandle, depth: Depth) -> Verdict {
+        match depth {
+            Depth::Alive => handle.ping().await,
+            Depth::Serving => handle.write_probe().await,
+        }
+    }
+
+    fn abort(&self, handle: &RedisHandle) {
+        handle.link.driver.abort();
+    }
+
+    fn mark(&self, handle: &RedisHandle) -> Option<Mark> {
+        let mark = handle.link.mark.clone()?;
+        Some(Arc::new(mark))
+    }
+
+    async fn fence(&self, handle: &RedisHandle, marks: Vec<Mark>) -> Result<(), Fault> {
+        for mark in marks.iter().filter_map(|m| m.downcast_ref::<ClientMark>()) {
+            let mut kill = cmd("CLIENT");
+            kill.arg("KILL").arg("ID").arg(mark.id);
+            kill.arg("ADDR").arg(&mark.addr);
+            // With filters the answer is how many were ended; none is as good as one.
+            if let Some(fault) = handle.ask(&kill).await.err() {
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        drop(self.take_lane(|_| false));
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").finish_non_exhaustive()
+    }
+}
+
+// === impl RedisHandle ===
+
+impl RedisHandle {
+    pub(super) fn mark(&self) -> Option<&ClientMark> {
+        self.link.mark.as_ref()
+    }
+
+    pub(super) fn meter(&self) -> &Arc<Meter> {
+        &self.link.meter
+    }
+
+    pub(super) fn abort(&self) {
+        self.link.driver.abort();
+    }
+
+    /// Runs a command of ours. The caller sets the deadline.
+    async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
+        let result = self.con.clone().send_packed_command(command).await;
+        self.link.meter.replied();
+        match classify_command(command, Phase::Answered, &result) {
+            Class::NotExecuted(Refusal::State(state)) => {
+                Err(Fault::new(FaultKind::State, state.code))
+            }
+            Class::NotExecuted(Refusal::Denied) => {
+                Err(Fault::new(FaultKind::Denied, "credentials refused"))
+            }
+            _ => match result {
+                Ok(Value::ServerError(error)) => Err(Fault::new(FaultKind::Other, error.code())),
+                Ok(value) => Ok(value),
+                Err(error) => Err(fault(&error)),
+            },
+        }
+    }
+
+    async fn ping(&self) -> Verdict {
+        match self.ask(&cmd("PING")).await {
+            Ok(_) => Verdict::Healthy,
+            // No permission to ping is an answer, too: it is alive, and this is not our business.
+            Err(fault) if fault.kind == FaultKind::Other && fault.what == "NOPERM" => {
+                Verdict::Healthy
+            }
+            Err(fault) => Verdict::Unhealthy(fault),
+        }
+    }
+
+    async fn write_probe(&self) -> Verdict {
+        let mut set = cmd("SET");
+        set.arg(PROBE_KEY).arg(1).arg("PX").arg(1000);
+        match self.ask(&set).await {
+            Ok(_) => Verdict::Healthy,
+            Err(fault) if fault.kind == FaultKind::Other && fault.what == "NOPERM" => {
+                self.role().await
+            }
+            Err(fault) => Verdict::Unhealthy(fault),
+        }
+    }
+
+    /// For users who may not write the probe's key: a master that answers is taken to serve.
+    async fn role(&self) -> Verdict {
+        match self.ask(&cmd("ROLE")).await {
+            Ok(Value::Array(parts)) => match parts.first() {
+                Some(Value::BulkString(role)) if role == b"master" => Verdict::Healthy,
+                _ => Verdict::Unhealthy(Fault::new(FaultKind::State, "READONLY")),
+            },
+            Ok(_) => self.ping().await,
+            Err(fault) if fault.kind == FaultKind::Other => self.ping().await,
+            Err(fault) => Verdict::Unhealthy(fault),
+        }
+    }
+}
+
+/// Holds nothing; a probe's write lasts a second.
+const PROBE_KEY: &str = "multidb:probe";
+
+impl fmt::Debug for RedisHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisHandle")
+            .field("client", &self.link.mark.as_ref().map(|mark| mark.id))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Reports the end of a driver however it ended: by itself, aborted, or with its runtime.
+struct ReportOnDrop(LostSignal);
+
+impl Drop for ReportOnDrop {
+    fn drop(&mut self) {
+        self.0.report();
+    }
+}
+
+// === impl WriteProbe ===
+
+impl HealthCheck<Redis> for WriteProbe {
+    fn name(&self) -> &str {
+        "write probe"
+    }
+
+    fn check<'a>(&'a self, handle: &'a RedisHandle) -> BoxFuture<'a, Verdict> {
+        handle.write_probe().boxed()
+    }
+}
+
+// === helpers ===
+
+/// What the server calls this connection; `None` where it will not say (before 6.2, or by its ACL).
+async fn client_mark(con: &mut MultiplexedConnection) -> RedisResult<Option<ClientMark>> {
+    let text = match con.send_packed_command(cmd("CLIENT").arg("INFO")).await? {
+        Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Value::VerbatimString { text, .. } => text,
+        Value::SimpleString(text) => text,
+        _ => return Ok(None),
+    };
+    let field = |name: &str| {
+        text.split_ascii_whitespace()
+            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    };
+    let id = field("id").and_then(|id| id.parse().ok());
+    let addr = field("addr").map(str::to_owned);
+    Ok(id.zip(addr).map(|(id, addr)| ClientMark { id, addr }))
+}
+
+/// Why a connection could not be made or used. Says nothing that the user or the server wrote.
+pub(super) fn fault(error: &RedisError) -> Fault {
+    if error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+    {
+        return Fault::new(FaultKind::Denied, "credentials refused");
+    }
+    if let (ErrorKind::Server(_), Some(code)) = (error.kind(), error.code()) {
+        return Fault::new(FaultKind::State, code);
+    }
+    let Some(kind) = io_kind(error) else {
+        let text = format!("greeting failed ({})", error.category());
+        return Fault::new(FaultKind::Other, text);
+    };
+    let (kind, what) = match kind {
+        io::ErrorKind::ConnectionRefused => (FaultKind::Unreachable, "connection refused"),
+        io::ErrorKind::HostUnreachable => (FaultKind::Unreachable, "host unreachable"),
+        io::ErrorKind::NetworkUnreachable => (FaultKind::Unreachable, "network unreachable"),
+        io::ErrorKind::NotFound => (FaultKind::Unreachable, "host not found"),
+        io::ErrorKind::TimedOut => (FaultKind::Silent, "timed out"),
+        io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::NotConnected
+        | io::ErrorKind::UnexpectedEof => (FaultKind::Lost, "connection lost"),
+        _ => (FaultKind::Other, "connection failed"),
+    };
+    Fault::new(kind, what)
+}
+
+/// The kind of the i/o error inside, if there is one. The driver wraps it in an `Arc` before it
+/// shows it as a source.
+fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
+    use std::error::Error;
+    let source = error.source()?;
+    if let Some(io) = source.downcast_ref::<io::Error>() {
+        return Some(io.kind());
+    }
+    let shared = source.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    Some(shared.downcast_ref::<io::Error>()?.kind())
+}

@@ -1,0 +1,278 @@
+//! The lane: private connections for what must not share one.
+//!
+//! A blocking command holds back every reply behind it, and a watched key belongs to one connection.
+//! Both get a connection of their own, beside the traffic connection of the same database. A lane
+//! that is dropped is reset: what blocks on it at the server is released, and swallows nothing.
+
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ::redis::{Cmd, RedisResult, Value, cmd};
+use tokio::time::Instant;
+
+use super::commands::{timeout, with_timeout};
+use super::error::to_redis;
+use super::handle::{Redis, RedisHandle};
+use super::operation::{Batch, Single};
+use crate::engine::backend::{Backend, Class, LostSignal, NotSent, Phase, Purpose, Wiring};
+use crate::engine::error::{Error, ErrorKind};
+use crate::engine::live::{Core, Live, Mail, connect};
+use crate::engine::run::{Limits, Operation, acquire};
+
+/// A private connection, and where it leads.
+pub(crate) struct Lane {
+    pub(super) handle: RedisHandle,
+    pub(super) live: Arc<Live<Redis>>,
+    lost: LostSignal,
+    core: Weak<Core<Redis>>,
+    /// Something was sent that has not been answered: it may run after we are gone.
+    owing: bool,
+}
+
+/// How a call on a lane ended.
+pub(super) enum LaneEnd<T> {
+    /// The driver returned.
+    Answered(RedisResult<T>),
+    /// The connection ended.
+    Lost {
+        /// Whether a byte of the call may have left.
+        sent: bool,
+        /// What the driver said.
+        result: RedisResult<T>,
+    },
+    /// The time was up, or the client is being closed.
+    GivenUp,
+}
+
+impl Lane {
+    /// A private connection to the active database: a spare one, or a new one.
+    pub(super) async fn open(core: &Arc<Core<Redis>>, deadline: Instant) -> Result<Self, Error> {
+        let mut pause = Duration::from_millis(5);
+        loop {
+            let live = acquire(core, deadline, None).await?;
+            if let Some(mut lane) = core.backend.take_lane(|lane| lane.is_usable(&live)) {
+                lane.live = live;
+                return Ok(lane);
+            }
+            let wiring = Wiring::new(Purpose::Lane);
+            let limit = deadline.min(Instant::now() + core.config.calls.connect_timeout);
+            match connect(&core.backend, &live.conn.database, &wiring, limit).await {
+                Ok(handle) => {
+                    return Ok(Self {
+                        handle,
+                        live,
+                        lost: wiring.lost,
+                        core: Arc::downgrade(core),
+                        owing: false,
+                    });
+                }
+                Err(fault) => {
+                    live.tally
+                        .book(live.episode, &Class::NotSent(NotSent::Connect));
+                    if Instant::now() + pause >= deadline {
+                        let error = Error::new(ErrorKind::NotExecuted).caused_by(fault);
+                        return Err(error.on(&live.conn.id, live.generation));
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_millis(200));
+                }
+            }
+        }
+    }
+
+    fn is_usable(&self, live: &Live<Redis>) -> bool {
+        Arc::ptr_eq(&self.live.conn, &live.conn) && !self.lost.is_lost()
+    }
+
+    /// Still to the database that is active, over a connection that still stands.
+    pub(super) fn is_current(&self, core: &Core<Redis>) -> bool {
+        let current = core.current();
+        let same = |live: &Arc<Live<Redis>>| live.generation == self.live.generation;
+        !self.lost.is_lost() && current.live.as_ref().is_some_and(same)
+    }
+
+    /// Lets the next one use it. Only for a lane without any session state left on it.
+    pub(super) fn give_back(self, core: &Core<Redis>) {
+        if !self.owing && self.is_current(core) {
+            core.backend.keep_lane(self);
+        }
+    }
+
+    /// Runs an operation, for `limit` at most. Cancelled, it leaves the lane fit for dropping only.
+    pub(super) async fn run<O: Operation<Redis>>(
+        &mut self,
+        core: &Core<Redis>,
+        op: &O,
+        limit: Option<Duration>,
+    ) -> LaneEnd<O::Output> {
+        self.owing = true;
+        let meter = self.handle.meter().clone();
+        let written = meter.written();
+        let expired = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        let result = tokio::select! {
+            biased;
+            result = op.attempt(&mut self.handle) => result,
+            () = core.stop.cancelled() => return LaneEnd::GivenUp,
+            () = expired => return LaneEnd::GivenUp,
+        };
+        if let Err(error) = &result
+            && op.is_loss(error)
+        {
+            let sent = meter.written() != written;
+            return LaneEnd::Lost { sent, result };
+        }
+        self.owing = false;
+        meter.replied();
+        LaneEnd::Answered(result)
+    }
+
+    /// What became of an operation on this lane, booked where it ran.
+    pub(super) fn conclude<O: Operation<Redis>>(
+        &self,
+        op: &O,
+        end: LaneEnd<O::Output>,
+    ) -> RedisResult<O::Output> {
+        let (phase, result) = match end {
+            LaneEnd::Answered(result) if op.is_clean(&result) => return result,
+            LaneEnd::Answered(result) => (Phase::Answered, Some(result)),
+            LaneEnd::Lost { sent, result } => (Phase::Lost { sent }, Some(result)),
+            LaneEnd::GivenUp => (Phase::TimedOut, None),
+        };
+        let class = op.classify(phase, result.as_ref());
+        self.live.tally.book(self.live.episode, &class);
+        let error = || Error::from_class(&class).on(&self.live.conn.id, self.live.generation);
+        match (&class, result) {
+            (Class::Unknown(_) | Class::NotSent(NotSent::Lost), Some(Err(driver))) => {
+                Err(to_redis(error().caused_by(driver)))
+            }
+            (_, Some(result)) => result,
+            (_, None) => Err(to_redis(error())),
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.handle.abort();
+        if self.owing
+            && let Some(core) = self.core.upgrade()
+            && let Some(mark) = core.backend.mark(&self.handle)
+        {
+            let member = self.live.conn.member;
+            let _ = core.mailbox.send(Mail::Bury { member, mark });
+        }
+    }
+}
+
+/// Runs a blocking command on a private connection, and moves it along with the active database.
+///
+/// Cancel-safe: a dropped call resets its connection, so that no element is taken for nobody.
+pub(super) async fn block(
+    core: &Arc<Core<Redis>>,
+    cmd: &Cmd,
+    idempotent: bool,
+    limits: Limits,
+) -> RedisResult<Value> {
+    let patience = timeout(cmd);
+    let ends = patience.map(|patience| Instant::now() + patience);
+    let mut current = cmd.clone();
+    loop {
+        let deadline = Instant::now() + limits.deadline;
+        let mut lane = Lane::open(core, deadline).await.map_err(to_redis)?;
+        let op = Single {
+            cmd: &current,
+            idempotent,
+        };
+        let limit = ends.map(|ends| left_until(ends) + limits.response_timeout);
+        let (end, moved) = run_until_moved(core, &mut lane, &op, limit, limits).await;
+        let lost = matches!(end, LaneEnd::Lost { .. } | LaneEnd::GivenUp);
+        let unanswered = matches!(&end, LaneEnd::Answered(Ok(Value::Nil)));
+        let again = if lost {
+            // What it would have taken is not known; only a reader may simply ask again.
+            op.is_repeatable() && !core.stop.is_cancelled()
+        } else {
+            // Released by us with nothing taken: the wait goes on where the client is now.
+            moved && unanswered
+        };
+        if again && ends.is_none_or(|ends| Instant::now() < ends) {
+            current = match ends {
+                Some(ends) => with_timeout(cmd, left_until(ends)),
+                None => cmd.clone(),
+            };
+            continue;
+        }
+        let result = lane.conclude(&op, end);
+        lane.give_back(core);
+        return result;
+    }
+}
+
+/// Runs a pipeline with blocking elements on a private connection. It ends where it began.
+pub(super) async fn block_batch(
+    core: &Arc<Core<Redis>>,
+    op: &Batch<'_>,
+    limits: Limits,
+) -> RedisResult<Vec<Value>> {
+    let deadline = Instant::now() + limits.deadline;
+    let mut lane = Lane::open(core, deadline).await.map_err(to_redis)?;
+    let conn = lane.live.conn.clone();
+    let end = {
+        let mut run = pin!(lane.run(core, op, None));
+        tokio::select! {
+            end = &mut run => end,
+            // The database is given up; whatever has been answered by then has been answered.
+            () = conn.lost.wait() => tokio::time::timeout(limits.response_timeout, run)
+                .await
+                .unwrap_or(LaneEnd::GivenUp),
+        }
+    };
+    let result = lane.conclude(op, end);
+    lane.give_back(core);
+    result
+}
+
+/// Runs a blocking command; when the client moves on, asks the server to release it. True: it moved.
+async fn run_until_moved(
+    core: &Arc<Core<Redis>>,
+    lane: &mut Lane,
+    op: &Single<'_>,
+    limit: Option<Duration>,
+    limits: Limits,
+) -> (LaneEnd<Value>, bool) {
+    let conn = lane.live.conn.clone();
+    let mark = lane.handle.mark().cloned();
+    let mut routing = core.routing.subscribe();
+    let mut run = pin!(lane.run(core, op, limit));
+    let elsewhere = routing.wait_for(|routing| {
+        let here = |live: &Arc<Live<Redis>>| live.conn.member == conn.member;
+        routing.live.as_ref().is_some_and(|live| !here(live))
+    });
+    tokio::select! {
+        biased;
+        end = &mut run => return (end, false),
+        _ = elsewhere => {}
+        () = conn.lost.wait() => {}
+    }
+    if !conn.lost.is_lost()
+        && let Some(mark) = mark
+    {
+        let mut unblock = cmd("CLIENT");
+        unblock.arg("UNBLOCK").arg(mark.id).arg("TIMEOUT");
+        let mut beside = conn.handle.con.clone();
+        let release = beside.send_packed_command(&unblock);
+        let _ = tokio::time::timeout(limits.response_timeout, release).await;
+    }
+    // Its answer, if there is one, is on its way.
+    let end = tokio::time::timeout(limits.response_timeout, run).await;
+    (end.unwrap_or(LaneEnd::GivenUp), true)
+}
+
+fn left_until(ends: Instant) -> Duration {
+    ends.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,151 @@
+//! A command and a pipeline as operations of the engine.
+
+use ::redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+
+use super::classify::{
+    classify_command, classify_pipeline, clean, clean_pipeline, refusal, refusal_in,
+};
+use super::commands::{is_read_only, pipeline_is_read_only};
+use super::handle::{Redis, RedisHandle};
+use crate::engine::backend::{Class, Doubt, Phase, ServerState};
+use crate::engine::database::DatabaseId;
+use crate::engine::run::Operation;
+
+/// One command.
+pub(super) struct Single<'a> {
+    pub(super) cmd: &'a Cmd,
+    /// The caller's word that running it twice does no harm.
+    pub(super) idempotent: bool,
+}
+
+/// Commands sent together; with MULTI and EXEC around them if the pipeline is atomic.
+pub(super) struct Batch<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    /// Replies to skip, and replies to return after them: the driver's way of cutting out EXEC's.
+    pub(super) offset: usize,
+    pub(super) count: usize,
+    pub(super) idempotent: bool,
+}
+
+/// An operation with a cursor that means something on one database only.
+pub(super) struct Pinned<'a, O> {
+    pub(super) op: O,
+    pub(super) to: &'a DatabaseId,
+}
+
+impl Operation<Redis> for Single<'_> {
+    type Output = Value;
+
+    async fn attempt(&self, handle: &mut RedisHandle) -> RedisResult<Value> {
+        handle.con.send_packed_command(self.cmd).await
+    }
+
+    #[inline]
+    fn is_clean(&self, result: &RedisResult<Value>) -> bool {
+        clean(result)
+    }
+
+    fn is_loss(&self, error: &RedisError) -> bool {
+        error.is_io_error()
+    }
+
+    fn classify(&self, phase: Phase, result: Option<&RedisResult<Value>>) -> Class {
+        match result {
+            Some(result) => classify_command(self.cmd, phase, result),
+            None => Class::Unknown(Doubt::TimedOut),
+        }
+    }
+
+    fn complaint(&self, result: &RedisResult<Value>) -> Option<ServerState> {
+        refusal(self.cmd, result.as_ref().ok()?)
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.idempotent || is_read_only(self.cmd)
+    }
+
+    fn is_write(&self) -> bool {
+        !is_read_only(self.cmd)
+    }
+
+    fn is_answered(&self) -> bool {
+        !self.cmd.is_no_response()
+    }
+}
+
+impl Operation<Redis> for Batch<'_> {
+    type Output = Vec<Value>;
+
+    async fn attempt(&self, handle: &mut RedisHandle) -> RedisResult<Vec<Value>> {
+        // The very pipeline: the driver keeps private notes on it.
+        let (offset, count) = (self.offset, self.count);
+        handle
+            .con
+            .send_packed_commands(self.pipeline, offset, count)
+            .await
+    }
+
+    #[inline]
+    fn is_clean(&self, result: &RedisResult<Vec<Value>>) -> bool {
+        clean_pipeline(result)
+    }
+
+    fn is_loss(&self, error: &RedisError) -> bool {
+        error.is_io_error()
+    }
+
+    fn classify(&self, phase: Phase, result: Option<&RedisResult<Vec<Value>>>) -> Class {
+        match result {
+            Some(result) => classify_pipeline(self.pipeline, phase, result),
+            None => Class::Unknown(Doubt::TimedOut),
+        }
+    }
+
+    fn complaint(&self, result: &RedisResult<Vec<Value>>) -> Option<ServerState> {
+        refusal_in(self.pipeline, result.as_ref().ok()?)
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.idempotent || pipeline_is_read_only(self.pipeline)
+    }
+
+    fn is_write(&self) -> bool {
+        !pipeline_is_read_only(self.pipeline)
+    }
+}
+
+impl<O: Operation<Redis>> Operation<Redis> for Pinned<'_, O> {
+    type Output = O::Output;
+
+    async fn attempt(&self, handle: &mut RedisHandle) -> RedisResult<O::Output> {
+        self.op.attempt(handle).await
+    }
+
+    fn is_clean(&self, result: &RedisResult<O::Output>) -> bool {
+        self.op.is_clean(result)
+    }
+
+    fn is_loss(&self, error: &RedisError) -> bool {
+        self.op.is_loss(error)
+    }
+
+    fn classify(&self, phase: Phase, result: Option<&RedisResult<O::Output>>) -> Class {
+        self.op.classify(phase, result)
+    }
+
+    fn complaint(&self, result: &RedisResult<O::Output>) -> Option<ServerState> {
+        self.op.complaint(result)
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.op.is_repeatable()
+    }
+
+    fn is_write(&self) -> bool {
+        self.op.is_write()
+    }
+
+    fn fits(&self, database: &DatabaseId) -> bool {
+        database == self.to
+    }
+}

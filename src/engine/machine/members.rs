@@ -1,0 +1,159 @@
+//! What the machine remembers of a member and of a failure domain.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Described, Machine, MemberKey, Ticket};
+use crate::engine::backend::Verdict;
+use crate::engine::circuit::Circuit;
+use crate::engine::config::CircuitConfig;
+use crate::engine::database::{DatabaseId, Role, Weight};
+use crate::engine::detector::FailureDetector;
+
+pub(super) struct Member {
+    pub(super) key: MemberKey,
+    pub(super) id: DatabaseId,
+    pub(super) weight: Weight,
+    pub(super) domain: Arc<str>,
+    pub(super) enabled: bool,
+    pub(super) role: Role,
+    /// The last verdict; `None` before the first.
+    pub(super) health: Option<Verdict>,
+    /// Its traffic connection is up.
+    pub(super) traffic: bool,
+    /// When the last attempt that came out healthy had been started.
+    pub(super) proven: Option<Instant>,
+    /// Smoothed time of a healthy check.
+    pub(super) rtt: Option<Duration>,
+    pub(super) next_round: Instant,
+    /// Unhealthy verdicts in a row: how far the back-off has gone.
+    pub(super) failures: u32,
+    /// When the next suspicion may ask for an attempt.
+    pub(super) next_suspicion: Instant,
+    pub(super) reconnect: Reconnect,
+    pub(super) last_resort: LastResort,
+    /// Being verified before it joins.
+    pub(super) joining: Option<Ticket>,
+    /// To be removed as soon as it is no longer active.
+    pub(super) removing: Option<Ticket>,
+}
+
+/// A connection that ends as soon as it is made must not be remade in a tight loop.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reconnect {
+    /// Due then; `None` while there is nothing to do.
+    pub(super) at: Option<Instant>,
+    pub(super) last_loss: Option<Instant>,
+    pub(super) pause: Duration,
+}
+
+/// When a database in its dwell may be tried because nothing else is left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastResort {
+    pub(super) next: Instant,
+    pub(super) pause: Duration,
+}
+
+pub(super) struct Domain {
+    pub(super) circuit: Circuit,
+    pub(super) detector: Box<dyn FailureDetector>,
+    /// When the last refusals of the persistent kind came, oldest first.
+    pub(super) refusals: VecDeque<Instant>,
+    /// Refusals reported by callers and not yet judged.
+    pub(super) unjudged: Option<u64>,
+}
+
+impl Member {
+    pub(super) fn new(described: Described, now: Instant, first_pause: Duration) -> Self {
+        let Described {
+            key,
+            id,
+            weight,
+            domain,
+            enabled,
+            role,
+            grace_period: _,
+        } = described;
+        Self {
+            key,
+            id,
+            weight,
+            domain,
+            enabled,
+            role,
+            health: None,
+            traffic: false,
+            proven: None,
+            rtt: None,
+            next_round: now,
+            failures: 0,
+            next_suspicion: now,
+            reconnect: Reconnect {
+                at: None,
+                last_loss: None,
+                pause: Duration::ZERO,
+            },
+            last_resort: LastResort {
+                next: now,
+                pause: first_pause,
+            },
+            joining: None,
+            removing: None,
+        }
+    }
+
+    /// Four of its usual round trips: silence shorter than this says nothing.
+    pub(super) fn slow(&self) -> Duration {
+        self.rtt.unwrap_or_default() * 4
+    }
+
+    /// An exponentially weighted mean, as TCP smooths its round trips: one slow answer moves it by an eighth.
+    pub(super) fn observe_rtt(&mut self, rtt: Duration) {
+        self.rtt = Some(match self.rtt {
+            None => rtt,
+            Some(mean) => (mean * 7 + rtt) / 8,
+        });
+    }
+
+    /// Proven by an attempt that began at `since` or later, and still connected.
+    pub(super) fn proven_since(&self, since: Instant) -> bool {
+        self.traffic && self.proven.is_some_and(|started| started >= since)
+    }
+}
+
+impl Machine {
+    pub(super) fn join(&mut self, described: Described) -> MemberKey {
+        let now = self.now;
+        let key = described.key;
+        let mut circuit: CircuitConfig = self.config.circuit.clone();
+        if let Some(grace) = described.grace_period {
+            circuit.grace_period = grace;
+            circuit.max_grace_period = circuit.max_grace_period.max(grace);
+        }
+        let detector = (self.detectors)(&self.config.detector);
+        self.domains
+            .entry(described.domain.clone())
+            .and_modify(|domain| {
+                if let Some(grace) = described.grace_period {
+                    domain.circuit.set_grace_period(grace);
+                }
+            })
+            .or_insert_with(|| Domain {
+                circuit: Circuit::new(circuit, now),
+                detector,
+                refusals: VecDeque::new(),
+                unjudged: None,
+            });
+        let pause = self.config.failover.last_resort_min;
+        let mut member = Member::new(described, now, pause);
+        // The attempt made on joining stands in for the first round; phases are spread from the start.
+        let interval = self.config.health.interval;
+        member.next_round = now + interval.mul_f64(0.5 + 0.5 * self.rng.f64());
+        self.members.push(member);
+        self.out.publish = true;
+        key
+    }
+}

@@ -1,0 +1,621 @@
+//! Asking members, and what their answers and losses mean for their circuits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::members::Member;
+use super::{Effect, Evidence, Machine, MemberKey, Probe, ProbeId, Slot, jittered};
+use crate::engine::backend::{Depth, Fault, FaultKind, Verdict};
+use crate::engine::circuit::CircuitState;
+use crate::engine::event::{Event, Reason};
+
+/// A probe under way.
+pub(super) struct Flight {
+    pub(super) member: MemberKey,
+    pub(super) slot: Slot,
+    pub(super) kind: Kind,
+    pub(super) started: Instant,
+    /// The episode it speaks of. Its verdict says nothing about another one.
+    pub(super) episode: u64,
+    pub(super) depth: Depth,
+    /// What a bad verdict will be called.
+    pub(super) reason: Reason,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Attempt,
+    Round,
+    /// A ping over the callers' own connection: speaks of the connection, not of the database.
+    Idle,
+}
+
+/// Three replies that say "not now" within this time are a verdict.
+const REFUSAL_WINDOW: Duration = Duration::from_secs(1);
+const REFUSALS: usize = 3;
+/// Failing calls ask for an attempt at most this often.
+const SUSPICION_PAUSE: Duration = Duration::from_millis(100);
+/// Losses closer together than this slow the reconnecting down, from 10 ms to 1 s.
+const LOSS_WINDOW: Duration = Duration::from_secs(1);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(10);
+
+impl Machine {
+    // --- asking ---
+
+    /// One attempt now.
+    pub(super) fn attempt(
+        &mut self,
+        key: MemberKey,
+        slot: Slot,
+        reason: Reason,
+    ) -> Option<ProbeId> {
+        self.ask(key, slot, Kind::Attempt, reason, false)
+    }
+
+    /// An attempt that began at `since` or later must be under way or have ended well.
+    pub(super) fn prove(&mut self, key: MemberKey, since: Instant, reason: Reason) {
+        if !self.is_proving(key, since) && !self.member(key).is_none_or(|m| m.proven_since(since)) {
+            self.attempt(key, Slot::Traffic, reason);
+        }
+    }
+
+    pub(super) fn is_proving(&self, key: MemberKey, since: Instant) -> bool {
+        self.flights.values().any(|f| {
+            f.member == key
+                && f.slot == Slot::Traffic
+                && f.kind == Kind::Attempt
+                && f.started >= since
+        })
+    }
+
+    /// Over which connection a member is asked how it is.
+    pub(super) fn health_slot(&self, key: MemberKey) -> Slot {
+        if self.active == Some(key) {
+            Slot::Probe
+        } else {
+            Slot::Traffic
+        }
+    }
+
+    fn ask(
+        &mut self,
+        key: MemberKey,
+        slot: Slot,
+        kind: Kind,
+        reason: Reason,
+        fresh: bool,
+    ) -> Option<ProbeId> {
+        let member = self.member(key)?;
+        let circuit = &self.domain_of(member).circuit;
+        let depth = if circuit.opened_by_state() {
+            Depth::Serving
+        } else {
+            Depth::Alive
+        };
+        let flight = Flight {
+            member: key,
+            slot,
+            kind,
+            started: self.now,
+            episode: circuit.episode(),
+            depth,
+            reason,
+        };
+        let id = ProbeId(self.next_probe);
+        self.next_probe += 1;
+        self.flights.insert(id, flight);
+        self.out.probes.push(Probe {
+            id,
+            member: key,
+            slot,
+            round: kind == Kind::Round,
+            depth,
+            fresh,
+            timeout: match kind {
+                Kind::Idle => self.config.calls.response_timeout,
+                Kind::Attempt | Kind::Round => self.config.health.timeout,
+            },
+        });
+        Some(id)
+    }
+
+    /// Probes that are due: recovery attempts, reconnects, rounds.
+    pub(super) fn schedule_probes(&mut self) {
+        let keys: Vec<_> = self.members.iter().map(|m| m.key).collect();
+        for key in keys {
+            self.schedule_member(key);
+        }
+    }
+
+    fn schedule_member(&mut self, key: MemberKey) {
+        let now = self.now;
+        let Some(member) = self.member(key) else {
+            return;
+        };
+        let circuit = &self.domain_of(member).circuit;
+        let (state, episode) = (circuit.state(), circuit.episode());
+        let interval = self.config.health.interval;
+        let round_due = member.next_round <= now;
+        let reconnect_due = member.reconnect.at.is_some_and(|at| at <= now);
+        // The callers' connection must come back, whatever the circuit says, if they are sent there.
+        let bereft = self.may_serve(key)
+            && self.active == Some(key)
+            && !member.traffic
+            && member.reconnect.at.is_none();
+
+        if state == CircuitState::HalfOpen && !self.in_flight(key, |f| f.episode == episode) {
+            self.attempt(key, self.health_slot(key), Reason::HealthCheck);
+        }
+        if reconnect_due || bereft {
+            if let Some(member) = self.member_mut(key) {
+                member.reconnect.at = None;
+            }
+            if !self.in_flight(key, |f| f.slot == Slot::Traffic && f.kind == Kind::Attempt) {
+                self.attempt(key, Slot::Traffic, Reason::ConnectionLost);
+            }
+        }
+        if round_due {
+            let pause = jittered(&mut self.rng, interval);
+            if let Some(member) = self.member_mut(key) {
+                member.next_round = now + pause;
+            }
+            if !self.in_flight(key, |f| f.kind == Kind::Round) {
+                let slot = self.health_slot(key);
+                if state == CircuitState::Closed {
+                    self.ask(key, slot, Kind::Round, Reason::HealthCheck, false);
+                } else if !self.in_flight(key, |f| f.slot == slot) {
+                    self.attempt(key, slot, Reason::HealthCheck);
+                }
+            }
+            if self.serving() == Some(key)
+                && self.member(key).is_some_and(|m| m.traffic)
+                && !self.in_flight(key, |f| f.kind == Kind::Idle)
+            {
+                self.ask(key, Slot::Traffic, Kind::Idle, Reason::HealthCheck, false);
+            }
+        }
+    }
+
+    fn in_flight(&self, key: MemberKey, which: impl Fn(&Flight) -> bool) -> bool {
+        self.flights.values().any(|f| f.member == key && which(f))
+    }
+
+    pub(super) fn probing_deadline(&self) -> Option<Instant> {
+        self.members
+            .iter()
+            .flat_map(|m| [Some(m.next_round), m.reconnect.at])
+            .flatten()
+            .min()
+    }
+
+    // --- answers ---
+
+    pub(super) fn probed(&mut self, id: ProbeId, verdict: Verdict, rtt: Option<Duration>) {
+        let Some(flight) = self.flights.remove(&id) else {
+            return;
+        };
+        let key = flight.member;
+        let Some(member) = self.member_mut(key) else {
+            return;
+        };
+        if let Some(rtt) = rtt {
+            member.observe_rtt(rtt);
+        }
+        if !matches!(verdict, Verdict::Unhealthy(_)) {
+            if flight.slot == Slot::Traffic {
+                member.reconnect.at = None;
+                if !std::mem::replace(&mut member.traffic, true) {
+                    self.reconnected(key);
+                }
+            }
+        }
+        if flight.kind == Kind::Idle {
+            if let Verdict::Unhealthy(fault) = verdict {
+                self.idle_failed(key, &fault);
+            }
+            return;
+        }
+        self.note_health(key, &verdict);
+        let Some(member) = self.member(key) else {
+            return;
+        };
+        let domain = member.domain.clone();
+        if self.domains[&domain].circuit.episode() != flight.episode {
+            return;
+        }
+        match verdict {
+            Verdict::Healthy => self.healthy(id, &flight, &domain),
+            Verdict::Standby | Verdict::Suspended => self.lose_order(key),
+            Verdict::Unhealthy(fault) => self.unhealthy(&flight, &domain, &fault),
+        }
+        self.finish_joining(key);
+    }
+
+    fn note_health(&mut self, key: MemberKey, verdict: &Verdict) {
+        let (interval, cap) = (self.config.health.interval, self.config.health.max_backoff);
+        let pause = jittered(&mut self.rng, interval);
+        let now = self.now;
+        let Some(member) = self.member_mut(key) else {
+            return;
+        };
+        match verdict {
+            Verdict::Unhealthy(_) => {
+                let doubled = pause.saturating_mul(1 << member.failures.min(20));
+                member.failures += 1;
+                member.next_round = now + doubled.min(cap.max(interval));
+            }
+            Verdict::Healthy | Verdict::Standby | Verdict::Suspended => {
+                if std::mem::take(&mut member.failures) > 0 {
+                    member.next_round = now + pause;
+                }
+            }
+        }
+        let changed = match (&member.health, verdict) {
+            (Some(Verdict::Unhealthy(a)), Verdict::Unhealthy(b)) => a.kind != b.kind,
+            (before, verdict) => before.as_ref() != Some(verdict),
+        };
+        member.health = Some(verdict.clone());
+        if changed {
+            let database = member.id.clone();
+            self.emit(Event::HealthChanged {
+                database,
+                verdict: verdict.clone(),
+            });
+        }
+    }
+
+    fn healthy(&mut self, id: ProbeId, flight: &Flight, domain: &Arc<str>) {
+        let key = flight.member;
+        if flight.slot == Slot::Traffic
+            && let Some(member) = self.member_mut(key)
+        {
+            member.proven = member.proven.max(Some(flight.started));
+        }
+        let circuit = &self.domains[domain].circuit;
+        let enough_depth = !circuit.opened_by_state() || flight.depth == Depth::Serving;
+        match circuit.state() {
+            CircuitState::Closed => self.cleared(id, flight),
+            CircuitState::HalfOpen if enough_depth => {
+                let enough = circuit.recovery_probes();
+                self.close(
+                    domain,
+                    enough,
+                    Reason::Recovery,
+                    "recovery attempts succeeded",
+                );
+            }
+            CircuitState::Open
+                if flight.reason == Reason::LastResort
+                    && enough_depth
+                    && self.is_last_resort(key) =>
+            {
+                let cause = "nothing else is left, and it answers";
+                self.half_open(domain, Reason::LastResort, cause);
+                self.close(domain, 1, Reason::LastResort, cause);
+            }
+            CircuitState::HalfOpen | CircuitState::Open => {}
+        }
+    }
+
+    fn unhealthy(&mut self, flight: &Flight, domain: &Arc<str>, fault: &Fault) {
+        let key = flight.member;
+        if let Some(member) = self.member_mut(key) {
+            member.proven = None;
+        }
+        let by_state = fault.kind == FaultKind::State;
+        let active_closed = self.active_domain().as_ref() == Some(domain)
+            && self.domains[domain].circuit.is_closed();
+        if by_state && active_closed {
+            if self.active == Some(key) {
+                self.verdict(Reason::ServerState, &fault.what);
+            }
+            return;
+        }
+        let reason = if by_state {
+            Reason::ServerState
+        } else {
+            flight.reason
+        };
+        self.trip(domain, !by_state, reason, &fault.what);
+    }
+
+    // --- circuits ---
+
+    /// Opens the circuit of a domain. `hard`: its connections are worth nothing any more.
+    pub(super) fn trip(&mut self, domain: &Arc<str>, hard: bool, reason: Reason, cause: &str) {
+        let now = self.now;
+        let jitter = 0.9 + 0.2 * self.rng.f64();
+        let Some(entry) = self.domains.get_mut(domain) else {
+            return;
+        };
+        let from = entry.circuit.state();
+        if !entry
+            .circuit
+            .open(now, reason == Reason::ServerState, jitter)
+        {
+            return;
+        }
+        self.circuit_changed(domain, from, reason, cause);
+        self.opened(domain, hard, reason, cause);
+    }
+
+    /// What follows from an open circuit for the members behind it.
+    pub(super) fn opened(&mut self, domain: &Arc<str>, hard: bool, reason: Reason, cause: &str) {
+        let keys: Vec<_> = self
+            .members
+            .iter()
+            .filter(|m| m.domain == *domain)
+            .map(|m| m.key)
+            .collect();
+        for key in keys {
+            if hard {
+                self.abort(key, Slot::Traffic);
+                self.abort(key, Slot::Probe);
+            }
+            if let Some(member) = self.member_mut(key) {
+                member.proven = None;
+                member.reconnect.at = None;
+            }
+            self.lose_order(key);
+        }
+        if self.active_domain().as_ref() == Some(domain) {
+            self.down(reason, cause);
+        }
+    }
+
+    pub(super) fn abort(&mut self, key: MemberKey, slot: Slot) {
+        if slot == Slot::Traffic
+            && let Some(member) = self.member_mut(key)
+        {
+            member.traffic = false;
+        }
+        self.out.publish = true;
+        self.out.aborts.push(Effect::Abort { member: key, slot });
+    }
+
+    pub(super) fn half_open(&mut self, domain: &Arc<str>, reason: Reason, cause: &str) {
+        if let Some(entry) = self.domains.get_mut(domain)
+            && entry.circuit.half_open()
+        {
+            self.circuit_changed(domain, CircuitState::Open, reason, cause);
+        }
+    }
+
+    fn close(&mut self, domain: &Arc<str>, enough: u32, reason: Reason, cause: &str) {
+        let now = self.now;
+        if let Some(entry) = self.domains.get_mut(domain)
+            && entry.circuit.recovered(now, enough)
+        {
+            self.circuit_changed(domain, CircuitState::HalfOpen, reason, cause);
+        }
+    }
+
+    pub(super) fn circuit_changed(
+        &mut self,
+        domain: &Arc<str>,
+        from: CircuitState,
+        reason: Reason,
+        cause: &str,
+    ) {
+        let now = self.now;
+        let Some(entry) = self.domains.get_mut(domain) else {
+            return;
+        };
+        entry.detector.reset();
+        entry.refusals.clear();
+        let (to, until) = (entry.circuit.state(), entry.circuit.until());
+        let Some(first) = self.members.iter().find(|m| m.domain == *domain) else {
+            return;
+        };
+        let event = Event::CircuitChanged {
+            database: first.id.clone(),
+            failure_domain: domain.to_string(),
+            from,
+            to,
+            reason,
+            cause: cause.to_owned(),
+            dwell: until.map(|until| until.saturating_duration_since(now)),
+        };
+        self.emit(event);
+    }
+
+    // --- losses ---
+
+    pub(super) fn lost(&mut self, key: MemberKey, slot: Slot) {
+        let now = self.now;
+        let Some(member) = self.member_mut(key) else {
+            return;
+        };
+        if slot == Slot::Probe {
+            // Its next use makes it anew; nothing is known about the database but that it let go.
+            if self.active == Some(key) && !self.in_flight(key, |f| f.slot == Slot::Probe) {
+                self.attempt(key, Slot::Probe, Reason::ConnectionLost);
+            }
+            return;
+        }
+        member.traffic = false;
+        member.proven = None;
+        let again = member
+            .reconnect
+            .last_loss
+            .is_some_and(|at| now.duration_since(at) < LOSS_WINDOW);
+        member.reconnect.pause = if again {
+            (member.reconnect.pause * 2).clamp(RECONNECT_PAUSE, LOSS_WINDOW)
+        } else {
+            Duration::ZERO
+        };
+        member.reconnect.last_loss = Some(now);
+        member.reconnect.at = Some(now + member.reconnect.pause);
+        self.out.publish = true;
+        if self.serving() == Some(key) {
+            self.suspect(Reason::ConnectionLost, "the connection was lost");
+        }
+        // One lost connection is one failure, however many calls were on it.
+        let domain = self.member(key).map(|m| m.domain.clone());
+        if let Some(domain) = domain {
+            let episode = self.domains[&domain].circuit.episode();
+            self.evidence(&Evidence {
+                domain,
+                episode,
+                seen: crate::engine::detector::Observed::new(0, 1),
+                ..Evidence::default()
+            });
+        }
+    }
+
+    fn reconnected(&mut self, key: MemberKey) {
+        self.out.publish = true;
+        let after_loss = self.member(key).is_some_and(|m| {
+            m.reconnect.last_loss == Some(self.now) || m.reconnect.last_loss.is_some()
+        });
+        if self.serving() == Some(key) && after_loss {
+            let Some(member) = self.member(key) else {
+                return;
+            };
+            let database = member.id.clone();
+            self.emit(Event::ConnectionReplaced {
+                database,
+                cause: "it had been lost".to_owned(),
+            });
+        }
+    }
+
+    fn idle_failed(&mut self, key: MemberKey, fault: &Fault) {
+        let healthy = self
+            .member(key)
+            .is_some_and(|m| m.health == Some(Verdict::Healthy) && m.traffic);
+        if healthy && self.serving() == Some(key) {
+            self.replace(key, &format!("a ping on it failed: {fault}"));
+        }
+    }
+
+    /// The database is well, its traffic connection is not.
+    pub(super) fn replace(&mut self, key: MemberKey, cause: &str) {
+        let now = self.now;
+        self.abort(key, Slot::Traffic);
+        let Some(member) = self.member_mut(key) else {
+            return;
+        };
+        member.reconnect.at = Some(now);
+        // Announced here; the new connection need not be announced again.
+        member.reconnect.last_loss = None;
+        let database = member.id.clone();
+        self.emit(Event::ConnectionReplaced {
+            database,
+            cause: cause.to_owned(),
+        });
+    }
+
+    // --- the callers' traffic ---
+
+    pub(super) fn evidence(&mut self, evidence: &Evidence) {
+        let now = self.now;
+        let Some(domain) = self.domains.get_mut(&evidence.domain) else {
+            return;
+        };
+        if evidence.refusals > 0 {
+            domain.unjudged = Some(evidence.refusals);
+        }
+        if domain.circuit.episode() != evidence.episode || !domain.circuit.is_closed() {
+            return;
+        }
+        if evidence.wrote {
+            domain.refusals.clear();
+        }
+        for _ in 0..evidence.repeated.min(REFUSALS as u32) {
+            domain.refusals.push_back(now);
+        }
+        while domain
+            .refusals
+            .front()
+            .is_some_and(|&at| now.duration_since(at) > REFUSAL_WINDOW)
+        {
+            domain.refusals.pop_front();
+        }
+        let persistent = domain.refusals.len() >= REFUSALS;
+        domain.refusals.truncate(REFUSALS);
+        let bad = observe(&mut domain.detector, now, evidence.seen);
+        if bad.is_none() {
+            let config = &self.config.detector;
+            domain.detector = Box::new(crate::engine::detector::SlidingWindow::new(config.clone()));
+            self.emit(Event::PolicyPanicked {
+                policy: "failure detector",
+            });
+        }
+        let name = evidence.domain.clone();
+        if let Some(code) = evidence.at_once {
+            self.bad(&name, Reason::ServerState, code);
+        } else if persistent {
+            let code = evidence.repeated_code.unwrap_or("refused");
+            self.bad(&name, Reason::ServerState, code);
+        } else if bad == Some(true) {
+            self.bad(&name, Reason::FailureDetector, "too many calls failed");
+        }
+        if evidence.seen.failed > 0 || evidence.denied {
+            self.suspicion(&name, evidence.denied);
+        }
+    }
+
+    fn bad(&mut self, domain: &Arc<str>, reason: Reason, cause: &str) {
+        if self.active_domain().as_ref() == Some(domain) {
+            self.verdict(reason, cause);
+        } else {
+            self.trip(domain, false, reason, cause);
+        }
+    }
+
+    /// Failing calls wake a probe; they need not wait for a round.
+    fn suspicion(&mut self, domain: &Arc<str>, denied: bool) {
+        let now = self.now;
+        let Some(key) = self.active else { return };
+        let Some(member) = self.member_mut(key) else {
+            return;
+        };
+        if member.domain != *domain || member.next_suspicion > now {
+            return;
+        }
+        member.next_suspicion = now + SUSPICION_PAUSE;
+        if denied {
+            // An old connection keeps its rights after a password has changed; a new one tells.
+            self.ask(key, Slot::Probe, Kind::Attempt, Reason::HealthCheck, true);
+        } else if !self.in_flight(key, |f| f.slot == Slot::Probe && f.kind == Kind::Attempt) {
+            self.attempt(key, Slot::Probe, Reason::HealthCheck);
+        }
+    }
+
+    pub(super) fn finish_joining(&mut self, key: MemberKey) {
+        let Some(member) = self.member_mut(key) else {
+            return;
+        };
+        let Some(ticket) = member.joining else { return };
+        match member.health.clone() {
+            Some(Verdict::Healthy) => {
+                member.joining = None;
+                self.joined(key, ticket);
+            }
+            Some(verdict) => self.refuse_joining(key, ticket, &verdict),
+            None => {}
+        }
+    }
+}
+
+/// `None` if the detector panicked.
+fn observe(
+    detector: &mut Box<dyn crate::engine::detector::FailureDetector>,
+    now: Instant,
+    seen: crate::engine::detector::Observed,
+) -> Option<bool> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| detector.observe(now, seen))).ok()
+}
+
+impl Member {
+    /// Alive and serving as far as is known, or not yet known.
+    pub(super) fn may_be_fit(&self) -> bool {
+        match self.health {
+            Some(Verdict::Standby | Verdict::Suspended) => false,
+            Some(Verdict::Healthy | Verdict::Unhealthy(_)) | None => true,
+        }
+    }
+}

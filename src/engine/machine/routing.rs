@@ -1,0 +1,829 @@
+//! Who serves: leaving the active member, finding a proven other one, switching, and having nobody.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::members::Member;
+use super::{Effect, Machine, MemberKey, ProbeId, Slot, Ticket};
+use crate::engine::backend::Verdict;
+use crate::engine::circuit::CircuitState;
+use crate::engine::database::Role;
+use crate::engine::error::{Error, ErrorKind};
+use crate::engine::event::{Event, Reason};
+use crate::engine::strategy::{Candidate, FailoverStrategy, HighestWeight};
+
+/// A standing order about who serves. Forced outranks the circuit; a directive and a pin do not.
+pub(super) struct Order {
+    pub(super) kind: OrderKind,
+    pub(super) target: MemberKey,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OrderKind {
+    Forced { until: Option<Instant> },
+    Directive,
+    Pin,
+}
+
+/// A move away from a member that is well.
+pub(super) struct Plan {
+    pub(super) goal: MemberKey,
+    pub(super) since: Instant,
+    pub(super) reason: Reason,
+    pub(super) cause: String,
+    /// What stands once the goal is reached.
+    pub(super) then: Option<OrderKind>,
+    /// Who waits for it. Empty for a fallback.
+    pub(super) tickets: Vec<Ticket>,
+}
+
+/// Something is wrong with the active member.
+pub(super) struct Trouble {
+    /// The first sign. A proof of another member must have begun then or later.
+    pub(super) since: Instant,
+    pub(super) sign: Sign,
+    pub(super) reason: Reason,
+    pub(super) cause: String,
+}
+
+pub(super) enum Sign {
+    /// A lost connection: others are proven in advance, nothing is decided.
+    Suspicion,
+    /// No byte although an answer is due; the suspect has been asked.
+    Stall {
+        suspect: Option<ProbeId>,
+        confirm_at: Instant,
+        /// The time was up once already. Answers that lay in the socket have been read since.
+        looked: bool,
+    },
+    /// It refuses or fails calls. It is left once another one is proven, and only then.
+    Verdict { last: Instant, cornered: bool },
+    /// It cannot serve.
+    Down,
+}
+
+/// Nobody can serve.
+pub(super) struct Outage {
+    since: Instant,
+    said: u32,
+    pub(super) gave_up: bool,
+}
+
+/// A verdict without news for so long is history.
+const VERDICT_MEMORY: Duration = Duration::from_secs(10);
+/// What the sweep and the supervisor may be late before their silence stops being evidence.
+const OVERRUN: Duration = Duration::from_millis(5);
+/// Time for answers that wait in the socket to be read before silence is believed.
+const LAST_LOOK: Duration = Duration::from_millis(1);
+
+impl Machine {
+    // --- who could ---
+
+    pub(super) fn fits_role(&self, member: &Member) -> bool {
+        match self.required_role {
+            Role::Primary => member.role == Role::Primary,
+            Role::Replica => true,
+        }
+    }
+
+    /// Alive, wanted and allowed: it may serve if it is proven. Weight is another matter.
+    fn is_fit(&self, member: &Member) -> bool {
+        member.enabled
+            && member.removing.is_none()
+            && member.joining.is_none()
+            && self.domain_of(member).circuit.is_closed()
+            && member.may_be_fit()
+            && self.fits_role(member)
+    }
+
+    pub(super) fn is_selectable(&self, member: &Member) -> bool {
+        self.is_fit(member) && !member.weight.is_zero()
+    }
+
+    fn is_forced(&self, key: MemberKey) -> bool {
+        self.order
+            .as_ref()
+            .is_some_and(|o| o.target == key && matches!(o.kind, OrderKind::Forced { .. }))
+    }
+
+    /// Whether calls may be sent to it as the active one.
+    ///
+    /// A member being removed or disabled goes on serving until its successor is proven, so that a
+    /// planned change costs nobody a call.
+    pub(super) fn may_serve(&self, key: MemberKey) -> bool {
+        let Some(member) = self.member(key) else {
+            return false;
+        };
+        if self.is_forced(key) || self.is_fit(member) {
+            return true;
+        }
+        let leaving = !member.enabled || member.removing.is_some();
+        leaving
+            && self.domain_of(member).circuit.is_closed()
+            && member.may_be_fit()
+            && self.fits_role(member)
+            && self.others().next().is_some()
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Member> {
+        self.members
+            .iter()
+            .filter(|m| Some(m.key) != self.active && self.is_selectable(m))
+    }
+
+    fn choose(&mut self, among: &[MemberKey]) -> Option<MemberKey> {
+        if among.is_empty() {
+            return None;
+        }
+        let candidates: Vec<_> = self
+            .members
+            .iter()
+            .filter(|m| among.contains(&m.key))
+            .map(|m| Candidate {
+                id: &m.id,
+                weight: m.weight,
+                role: m.role,
+                active: self.active == Some(m.key),
+            })
+            .collect();
+        let keys: Vec<_> = self
+            .members
+            .iter()
+            .map(|m| m.key)
+            .filter(|key| among.contains(key))
+            .collect();
+        let answer = catch_unwind(AssertUnwindSafe(|| self.strategy.choose(&candidates)));
+        let (index, panicked) = match answer {
+            Ok(None) => return None,
+            Ok(Some(index)) if index < keys.len() => (index, false),
+            Ok(Some(_)) | Err(_) => (HighestWeight.choose(&candidates)?, true),
+        };
+        if panicked {
+            self.emit(Event::PolicyPanicked {
+                policy: "failover strategy",
+            });
+        }
+        Some(keys[index])
+    }
+
+    // --- signs of trouble ---
+
+    fn raise(&mut self, sign: Sign, reason: Reason, cause: &str) {
+        let since = self.trouble.as_ref().map_or(self.now, |t| t.since);
+        self.trouble = Some(Trouble {
+            since,
+            sign,
+            reason,
+            cause: cause.to_owned(),
+        });
+    }
+
+    /// The active member may be in trouble: get proofs of the others, so that they are at hand.
+    pub(super) fn suspect(&mut self, reason: Reason, cause: &str) {
+        if self.trouble.is_none() {
+            self.raise(Sign::Suspicion, reason, cause);
+        }
+    }
+
+    /// The active member refuses or fails calls.
+    pub(super) fn verdict(&mut self, reason: Reason, cause: &str) {
+        let now = self.now;
+        match &mut self.trouble {
+            Some(Trouble {
+                sign: Sign::Verdict { last, .. },
+                ..
+            }) => *last = now,
+            Some(Trouble {
+                sign: Sign::Down, ..
+            }) => {}
+            _ => self.raise(
+                Sign::Verdict {
+                    last: now,
+                    cornered: false,
+                },
+                reason,
+                cause,
+            ),
+        }
+    }
+
+    /// The active member cannot serve any more.
+    pub(super) fn down(&mut self, reason: Reason, cause: &str) {
+        if !matches!(
+            self.trouble,
+            Some(Trouble {
+                sign: Sign::Down,
+                ..
+            })
+        ) {
+            self.raise(Sign::Down, reason, cause);
+        }
+    }
+
+    pub(super) fn stalled(&mut self, key: MemberKey, age: Duration, overdue: bool) {
+        if self.serving() != Some(key) || age < self.stall_age() {
+            return;
+        }
+        match self.trouble {
+            None
+            | Some(Trouble {
+                sign: Sign::Suspicion,
+                ..
+            }) => {}
+            Some(_) => return,
+        }
+        let healthy = self
+            .member(key)
+            .is_some_and(|m| m.health == Some(Verdict::Healthy) && m.traffic);
+        if overdue && healthy && self.trouble.is_none() {
+            // The suspect answered when it was asked about this silence; so it is the connection.
+            let cause = format!("no answer on it for {} ms", age.as_millis());
+            self.replace(key, &cause);
+            return;
+        }
+        let suspect = self.attempt(key, Slot::Probe, Reason::Stalled);
+        let confirm_at = self.now + self.confirm();
+        let cause = format!("no answer for {} ms", age.as_millis());
+        self.raise(
+            Sign::Stall {
+                suspect,
+                confirm_at,
+                looked: false,
+            },
+            Reason::Stalled,
+            &cause,
+        );
+    }
+
+    pub(super) fn overrun(&mut self) {
+        let confirm_at = self.now + self.confirm();
+        if let Some(Trouble {
+            sign:
+                Sign::Stall {
+                    confirm_at: at,
+                    looked,
+                    ..
+                },
+            ..
+        }) = &mut self.trouble
+        {
+            *at = confirm_at;
+            *looked = false;
+        }
+    }
+
+    fn confirm(&self) -> Duration {
+        let floor = self
+            .active
+            .and_then(|key| self.member(key))
+            .map_or(Duration::ZERO, Member::slow);
+        self.config.sensitivity.confirm().max(floor)
+    }
+
+    /// A member with a closed circuit answered an attempt.
+    pub(super) fn cleared(&mut self, id: ProbeId, flight: &super::Flight) {
+        if self.active != Some(flight.member) {
+            return;
+        }
+        let connected = self.member(flight.member).is_some_and(|m| m.traffic);
+        match &self.trouble {
+            Some(Trouble {
+                sign: Sign::Suspicion,
+                since,
+                ..
+            }) if connected && flight.started >= *since => self.trouble = None,
+            Some(Trouble {
+                sign: Sign::Stall { suspect, .. },
+                ..
+            }) if *suspect == Some(id) => self.trouble = None,
+            _ => {}
+        }
+    }
+
+    /// A pinned or directed member that fails loses that for good.
+    pub(super) fn lose_order(&mut self, key: MemberKey) {
+        if self
+            .order
+            .as_ref()
+            .is_some_and(|o| o.target == key && !matches!(o.kind, OrderKind::Forced { .. }))
+        {
+            self.order = None;
+        }
+    }
+
+    // --- time ---
+
+    pub(super) fn expire_routing(&mut self) {
+        let now = self.now;
+        if let Some(Order {
+            kind: OrderKind::Forced { until: Some(until) },
+            ..
+        }) = &self.order
+            && *until <= now
+        {
+            self.order = None;
+            self.out.publish = true;
+        }
+        let forgotten = matches!(
+            &self.trouble,
+            Some(Trouble { sign: Sign::Verdict { last, .. }, .. })
+                if now.duration_since(*last) >= VERDICT_MEMORY
+        );
+        if forgotten {
+            self.trouble = None;
+        }
+    }
+
+    pub(super) fn routing_deadline(&self) -> Option<Instant> {
+        let mut times = vec![self.next_fallback];
+        if let Some(Order {
+            kind: OrderKind::Forced { until: Some(until) },
+            ..
+        }) = &self.order
+        {
+            times.push(*until);
+        }
+        match self.trouble.as_ref().map(|t| &t.sign) {
+            Some(Sign::Stall { confirm_at, .. }) => times.push(*confirm_at),
+            Some(Sign::Verdict { last, .. }) => times.push(*last + VERDICT_MEMORY),
+            Some(Sign::Suspicion | Sign::Down) | None => {}
+        }
+        if let Some(first) = self.first_proof {
+            times.push(first + self.config.sensitivity.confirm());
+        }
+        if let Some(outage) = &self.outage {
+            times.push(self.next_say(outage));
+            times.extend(
+                self.members
+                    .iter()
+                    .filter(|m| self.is_last_resort(m.key))
+                    .map(|m| m.last_resort.next),
+            );
+        }
+        // A time that has passed and was not acted upon would make the supervisor spin.
+        times.into_iter().filter(|&at| at > self.now).min()
+    }
+
+    // --- deciding ---
+
+    pub(super) fn route(&mut self) {
+        if let Some(Order {
+            kind: OrderKind::Forced { .. },
+            target,
+        }) = self.order
+        {
+            if self.active != Some(target) {
+                self.switch(target, Reason::Forced, "ordered".to_owned(), self.now);
+            }
+            self.trouble = None;
+            self.first_proof = None;
+            self.answer_plan(target);
+            return;
+        }
+        self.check_active();
+        if self.plan.as_ref().is_some_and(|p| !p.tickets.is_empty()) && self.follow_plan() {
+            return;
+        }
+        if self.trouble.is_some() {
+            self.flee();
+        } else {
+            self.improve();
+        }
+        self.judge();
+    }
+
+    /// The active member may have become unable to serve without a circuit having opened.
+    fn check_active(&mut self) {
+        let Some(key) = self.active else {
+            if self.trouble.is_none() && self.generation == 0 {
+                self.raise(Sign::Down, Reason::Initial, "start");
+                // What was proven by the attempts of the start counts.
+                let first = self.flights.values().map(|f| f.started);
+                let proven = self.members.iter().filter_map(|m| m.proven);
+                if let (Some(first), Some(trouble)) =
+                    (first.chain(proven).min(), self.trouble.as_mut())
+                {
+                    trouble.since = first;
+                }
+            }
+            return;
+        };
+        let Some(member) = self.member(key) else {
+            return;
+        };
+        if self.is_fit(member) {
+            if matches!(
+                self.trouble,
+                Some(Trouble {
+                    sign: Sign::Down,
+                    ..
+                })
+            ) {
+                self.trouble = None;
+            }
+            return;
+        }
+        let (reason, cause) = if member.removing.is_some() {
+            (Reason::Removed, "removed")
+        } else if !member.enabled {
+            (Reason::Disabled, "disabled")
+        } else if !member.may_be_fit() {
+            (Reason::HealthCheck, "it answers, but does not serve")
+        } else if !self.fits_role(member) {
+            (Reason::HealthCheck, "its role has changed")
+        } else {
+            (Reason::HealthCheck, "its circuit is open")
+        };
+        self.down(reason, cause);
+    }
+
+    /// Away from an active member in trouble, to whoever is proven.
+    fn flee(&mut self) {
+        let Some(trouble) = &self.trouble else { return };
+        let (since, reason) = (trouble.since, trouble.reason);
+        let others: Vec<_> = self.others().map(|m| m.key).collect();
+        for &key in &others {
+            self.prove(key, since, reason);
+        }
+        let ready = match &self.trouble.as_ref().map(|t| &t.sign) {
+            Some(Sign::Down | Sign::Verdict { .. }) => true,
+            Some(Sign::Stall { .. }) => self.stall_is_certain(),
+            Some(Sign::Suspicion) | None => false,
+        };
+        if !ready {
+            return;
+        }
+        if let Some(target) = self.pick(&others, since) {
+            self.leave_for(target);
+        } else if !others.iter().any(|&key| self.is_proving(key, since)) {
+            self.corner();
+        }
+    }
+
+    /// The suspect has been silent for long enough, and we were there to notice.
+    fn stall_is_certain(&mut self) -> bool {
+        let now = self.now;
+        let Some(Trouble {
+            sign: Sign::Stall {
+                confirm_at, looked, ..
+            },
+            ..
+        }) = &mut self.trouble
+        else {
+            return false;
+        };
+        if now < *confirm_at {
+            return false;
+        }
+        if now.duration_since(*confirm_at) > OVERRUN && !*looked {
+            *confirm_at = now + OVERRUN;
+            return false;
+        }
+        if !*looked {
+            *looked = true;
+            *confirm_at = now + LAST_LOOK;
+            return false;
+        }
+        true
+    }
+
+    /// The best of the proven, unless a better one may still answer in time.
+    fn pick(&mut self, candidates: &[MemberKey], since: Instant) -> Option<MemberKey> {
+        let top = self.choose(candidates)?;
+        let proven: Vec<_> = candidates
+            .iter()
+            .copied()
+            .filter(|&key| self.member(key).is_some_and(|m| m.proven_since(since)))
+            .collect();
+        if proven.contains(&top) {
+            return Some(top);
+        }
+        let best = self.choose(&proven)?;
+        let first = *self.first_proof.get_or_insert(self.now);
+        let waited = self.now.duration_since(first) >= self.config.sensitivity.confirm();
+        let better_is_coming = candidates
+            .iter()
+            .any(|&key| !proven.contains(&key) && self.is_proving(key, since));
+        (waited || !better_is_coming).then_some(best)
+    }
+
+    fn leave_for(&mut self, target: MemberKey) {
+        let Some(Trouble {
+            since,
+            sign,
+            reason,
+            cause,
+        }) = self.trouble.take()
+        else {
+            return;
+        };
+        if let Some(domain) = self.active_domain() {
+            match sign {
+                Sign::Stall { .. } => self.trip(&domain, true, reason, &cause),
+                Sign::Verdict { .. } => self.trip(&domain, false, reason, &cause),
+                Sign::Suspicion | Sign::Down => {}
+            }
+        }
+        self.switch(target, reason, cause, since);
+    }
+
+    /// In trouble, and nobody to go to.
+    fn corner(&mut self) {
+        let Some(Trouble {
+            sign: Sign::Verdict { cornered, .. },
+            cause,
+            ..
+        }) = &mut self.trouble
+        else {
+            return;
+        };
+        if std::mem::replace(cornered, true) {
+            return;
+        }
+        let cause = cause.clone();
+        if let Some(member) = self.active.and_then(|key| self.member(key)) {
+            let database = member.id.clone();
+            self.emit(Event::NowhereToGo { database, cause });
+        }
+    }
+
+    /// Calls that a server's state refused have waited for this.
+    fn judge(&mut self) {
+        let deciding = matches!(
+            &self.trouble,
+            Some(Trouble {
+                sign: Sign::Verdict {
+                    cornered: false,
+                    ..
+                },
+                ..
+            })
+        );
+        let active = self.active_domain();
+        let cornered = matches!(
+            &self.trouble,
+            Some(Trouble {
+                sign: Sign::Verdict { cornered: true, .. },
+                ..
+            })
+        );
+        for (name, domain) in &mut self.domains {
+            let is_active = active.as_ref() == Some(name);
+            if is_active && deciding {
+                continue;
+            }
+            if let Some(refusals) = domain.unjudged.take() {
+                self.out.others.push(Effect::Judged {
+                    domain: name.clone(),
+                    refusals,
+                    cornered: is_active && cornered,
+                });
+            }
+        }
+    }
+
+    /// All is well: is another one wanted more?
+    fn improve(&mut self) {
+        let Some(active) = self.active else { return };
+        let goal = match &self.order {
+            Some(order)
+                if self
+                    .member(order.target)
+                    .is_some_and(|member| self.is_fit(member)) =>
+            {
+                Some(order.target)
+            }
+            _ if self.auto_fallback || self.wanted => {
+                let all: Vec<_> = self
+                    .members
+                    .iter()
+                    .filter(|m| self.is_selectable(m))
+                    .map(|m| m.key)
+                    .collect();
+                self.choose(&all)
+            }
+            _ => Some(active),
+        };
+        match goal {
+            Some(goal) if goal != active => {
+                if self.plan.as_ref().is_none_or(|p| p.goal != goal) {
+                    self.drop_plan(ErrorKind::Superseded);
+                    self.plan = Some(Plan {
+                        goal,
+                        since: self.now,
+                        reason: Reason::Fallback,
+                        cause: "it is wanted more".to_owned(),
+                        then: None,
+                        tickets: Vec::new(),
+                    });
+                }
+                self.follow_plan();
+            }
+            _ => {
+                self.wanted = false;
+                if self.plan.as_ref().is_some_and(|p| p.tickets.is_empty()) {
+                    self.plan = None;
+                }
+            }
+        }
+    }
+
+    /// True when it switched.
+    fn follow_plan(&mut self) -> bool {
+        let Some(plan) = &self.plan else { return false };
+        let (goal, since, reason, manual) =
+            (plan.goal, plan.since, plan.reason, plan.then.is_some());
+        let fit = self
+            .member(goal)
+            .is_some_and(|m| self.is_fit(m) && (manual || !m.weight.is_zero()));
+        if !fit {
+            self.drop_plan(ErrorKind::Unhealthy);
+            return false;
+        }
+        if self.active == Some(goal) {
+            self.answer_plan(goal);
+            return false;
+        }
+        self.prove(goal, since, reason);
+        if !self.member(goal).is_some_and(|m| m.proven_since(since)) {
+            return false;
+        }
+        let cause = self
+            .plan
+            .as_ref()
+            .map_or_else(String::new, |p| p.cause.clone());
+        self.trouble = None;
+        self.switch(goal, reason, cause, since);
+        true
+    }
+
+    fn drop_plan(&mut self, kind: ErrorKind) {
+        let Some(plan) = self.plan.take() else { return };
+        let mut error = Error::new(kind);
+        if let Some(member) = self.member(plan.goal) {
+            error = error.about(&member.id);
+            if let Some(Verdict::Unhealthy(fault)) = &member.health {
+                error = error.caused_by(fault.clone());
+            }
+        }
+        for ticket in plan.tickets {
+            self.answer(ticket, Err(error.clone()));
+        }
+    }
+
+    /// Whoever waited for a switch hears how it came out.
+    fn answer_plan(&mut self, now_active: MemberKey) {
+        if self.plan.as_ref().is_some_and(|p| p.goal != now_active) {
+            self.drop_plan(ErrorKind::Superseded);
+            return;
+        }
+        let Some(plan) = self.plan.take() else { return };
+        if let Some(kind) = plan.then {
+            self.order = Some(Order {
+                kind,
+                target: now_active,
+            });
+            self.out.publish = true;
+        }
+        for ticket in plan.tickets {
+            self.answer(ticket, Ok(()));
+        }
+    }
+
+    pub(super) fn answer(&mut self, ticket: Ticket, result: Result<(), Error>) {
+        self.out.answers.push(Effect::Answer { ticket, result });
+    }
+
+    pub(super) fn switch(
+        &mut self,
+        target: MemberKey,
+        reason: Reason,
+        cause: String,
+        since: Instant,
+    ) {
+        let Some(to) = self.member(target).map(|m| m.id.clone()) else {
+            return;
+        };
+        let from = self.active.replace(target);
+        self.generation += 1;
+        self.trouble = None;
+        self.first_proof = None;
+        self.wanted = false;
+        let event = Event::ActiveChanged {
+            generation: self.generation,
+            from: from.and_then(|key| self.member(key)).map(|m| m.id.clone()),
+            to,
+            reason,
+            cause,
+            since_detection: self.now.saturating_duration_since(since),
+            in_flight: 0,
+        };
+        self.emit(event);
+        self.answer_plan(target);
+        if let Some(from) = from {
+            // It stands by from now on: one connection, which carries its own probes.
+            self.out.aborts.push(Effect::Abort {
+                member: from,
+                slot: Slot::Probe,
+            });
+            self.flights
+                .retain(|_, f| f.member != from || f.slot != Slot::Probe);
+            if self.member(from).is_some_and(|m| m.traffic) {
+                self.out.others.push(Effect::Drain {
+                    member: from,
+                    how: self.config.failover.drain,
+                });
+            }
+            self.finish_removal(from);
+        }
+        // The new one gets its probe connection before it is needed.
+        self.attempt(target, Slot::Probe, Reason::HealthCheck);
+        if let Some(member) = self.member_mut(target)
+            && !member.traffic
+        {
+            member.reconnect.at = Some(member.reconnect.at.unwrap_or(since));
+        }
+    }
+
+    // --- nobody ---
+
+    /// Whether a member may be tried because nothing else is left.
+    pub(super) fn is_last_resort(&self, key: MemberKey) -> bool {
+        let Some(member) = self.member(key) else {
+            return false;
+        };
+        let circuit = &self.domain_of(member).circuit;
+        self.outage.is_some()
+            && member.enabled
+            && member.removing.is_none()
+            && member.joining.is_none()
+            && !member.weight.is_zero()
+            && self.fits_role(member)
+            && circuit.state() == CircuitState::Open
+            && !circuit.is_held()
+    }
+
+    pub(super) fn watch_outage(&mut self) {
+        let now = self.now;
+        if let Some(active) = self.serving() {
+            if let Some(outage) = self.outage.take()
+                && let Some(member) = self.member(active)
+            {
+                let database = member.id.clone();
+                self.emit(Event::Recovered {
+                    database,
+                    after: now.duration_since(outage.since),
+                });
+            }
+            return;
+        }
+        if self.others().next().is_some() {
+            // Somebody may still prove fit; that is a search, not an outage.
+            return;
+        }
+        let (attempts, delay) = (self.config.failover.attempts, self.config.failover.delay);
+        let outage = self.outage.get_or_insert(Outage {
+            since: now,
+            said: 0,
+            gave_up: false,
+        });
+        let due = outage.said < attempts && now >= outage.since + delay * outage.said;
+        let over = !outage.gave_up && now >= outage.since + delay * attempts;
+        if over {
+            outage.gave_up = true;
+            outage.said = attempts;
+        } else if due {
+            outage.said += 1;
+        }
+        if due || over {
+            let (attempt, gave_up) = (outage.said, outage.gave_up);
+            self.emit(Event::AllUnavailable { attempt, gave_up });
+        }
+        let tried: Vec<_> = self
+            .members
+            .iter()
+            .filter(|m| m.last_resort.next <= now && self.is_last_resort(m.key))
+            .map(|m| m.key)
+            .collect();
+        let (min, max) = (
+            self.config.failover.last_resort_min,
+            self.config.failover.last_resort_max,
+        );
+        for key in tried {
+            if let Some(member) = self.member_mut(key) {
+                let resort = &mut member.last_resort;
+                let rested = now.duration_since(resort.next) > max * 2;
+                let pause = if rested { min } else { resort.pause };
+                resort.next = now + pause;
+                resort.pause = (pause * 2).min(max);
+            }
+            self.attempt(key, Slot::Traffic, Reason::LastResort);
+        }
+    }
+
+    fn next_say(&self, outage: &Outage) -> Instant {
+        outage.since + self.config.failover.delay * outage.said
+    }
+}

@@ -1,0 +1,552 @@
+//! A call's way: handle -> driver -> classify -> book -> (retry) -> caller.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::backend::{Backend, Class, NotSent, Phase, Refusal, ServerState};
+use super::calls::Calls;
+use super::client::MultiDbClient;
+use super::database::DatabaseId;
+use super::error::{Error, ErrorKind};
+use super::live::{Core, Live, Mail, Routing, STALE, VerbDraft, WATCH_WRITES, micros};
+use super::machine::Verb;
+use super::retry::{self, Next};
+use super::snapshot::Status;
+use super::sweep::TICK;
+
+/// One unit of work for a backend: a command, a pipeline, a transaction.
+///
+/// The engine runs it at most once, except where [`Operation::classify`] proves that an attempt did
+/// not run it or [`Operation::is_repeatable`] says that running it twice does no harm.
+pub trait Operation<B: Backend>: Send + Sync {
+    /// What a driver returns when it worked.
+    type Output: Send;
+
+    /// Hands the work to the driver, without any timeout of the driver's own.
+    ///
+    /// The future is dropped at the response timeout, the deadline and when the caller gives up.
+    fn attempt(
+        &self,
+        handle: &mut B::Handle,
+    ) -> impl Future<Output = Result<Self::Output, B::Error>> + Send;
+
+    /// The quick test on the command path: plainly executed, and nothing else to be said of it.
+    fn is_clean(&self, result: &Result<Self::Output, B::Error>) -> bool;
+
+    /// Whether the driver's error says that the connection has ended.
+    fn is_loss(&self, error: &B::Error) -> bool;
+
+    /// What became of an attempt that was not clean. Total.
+    fn classify(&self, phase: Phase, result: Option<&Result<Self::Output, B::Error>>) -> Class;
+
+    /// A server's word on its own state inside an answer that says, for the rest, that the operation
+    /// ran: one refused element of a pipeline, a script that met it. Evidence, no reason to retry.
+    fn complaint(&self, result: &Result<Self::Output, B::Error>) -> Option<ServerState> {
+        let _ = result;
+        None
+    }
+
+    /// Whether running it twice does no harm: it only reads, or the caller said so.
+    fn is_repeatable(&self) -> bool;
+
+    /// Whether it changes data, as far as is known.
+    fn is_write(&self) -> bool;
+
+    /// Whether it may run on this database. A refusal ends the call: [`ErrorKind::CursorMoved`].
+    fn fits(&self, database: &DatabaseId) -> bool {
+        let _ = database;
+        true
+    }
+
+    /// Whether an answer counts as a success of the database; false for work that is never answered.
+    fn is_answered(&self) -> bool {
+        true
+    }
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// One attempt.
+    pub response_timeout: Duration,
+    /// The whole call.
+    pub deadline: Duration,
+}
+
+/// Why a call failed: the driver's word, or ours.
+#[derive(Debug)]
+pub enum RunError<E> {
+    /// What the driver returned.
+    Driver(E),
+    /// What the engine found.
+    Engine(Error),
+}
+
+/// A handle for calls. Keeps its own clone of the active connection, so that a call costs no shared
+/// access beyond one flag.
+pub struct Router<B: Backend> {
+    client: MultiDbClient<B>,
+    live: Option<(Arc<Live<B>>, B::Handle)>,
+    timeout_us: u64,
+    limits: Limits,
+}
+
+/// How an attempt ended, and on what.
+struct Ended<T, E> {
+    /// `None`: out of time.
+    result: Option<Result<T, E>>,
+    /// Bytes written before it was handed over.
+    written: u64,
+    /// When its time would have been up, by the coarse clock, if it had to wait at all.
+    due: Option<u64>,
+}
+
+// === impl Router ===
+
+impl<B: Backend> Router<B> {
+    pub(crate) fn new(client: MultiDbClient<B>) -> Self {
+        let calls = &client.core().config.calls;
+        let limits = Limits {
+            response_timeout: calls.response_timeout,
+            deadline: calls.deadline,
+        };
+        Self {
+            timeout_us: client.core().response_timeout_us(),
+            client,
+            live: None,
+            limits,
+        }
+    }
+
+    /// The client it belongs to.
+    #[must_use]
+    pub fn client(&self) -> &MultiDbClient<B> {
+        &self.client
+    }
+
+    /// The database that the last call was sent to.
+    #[must_use]
+    pub fn last_database(&self) -> Option<&DatabaseId> {
+        self.live.as_ref().map(|(live, _)| &live.conn.id)
+    }
+
+    /// How long its calls may take.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Changes how long its calls may take; other handles keep theirs.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.timeout_us = micros(limits.response_timeout.min(limits.deadline));
+        self.limits = limits;
+    }
+
+    /// Runs an operation on the active database; repeats it where that is safe, within the deadline.
+    ///
+    /// Dropping the future ends the call with an unknown outcome; nothing else is affected.
+    ///
+    /// # Errors
+    /// What the driver returned where the operation ran or can never run; otherwise an [`Error`].
+    pub async fn run<O: Operation<B>>(&mut self, op: &O) -> Result<O::Output, RunError<B::Error>> {
+        let Some((live, handle)) = &mut self.live else {
+            return self.run_slowly(op, None).await;
+        };
+        let flags = live.flags();
+        if flags & STALE != 0 || !op.fits(&live.conn.id) {
+            return self.run_slowly(op, None).await;
+        }
+        let ended = attempt::<B, O>(&live.conn.calls, handle, op, self.timeout_us).await;
+        match ended.result {
+            Some(result) if op.is_clean(&result) => {
+                if flags != 0 {
+                    note_success(live, op);
+                }
+                result.map_err(RunError::Driver)
+            }
+            result => {
+                let ended = Ended { result, ..ended };
+                self.run_slowly(op, Some(ended)).await
+            }
+        }
+    }
+
+    /// Everything but the first clean attempt, boxed so that the command path's future stays small.
+    #[cold]
+    fn run_slowly<'a, O: Operation<B>>(
+        &'a mut self,
+        op: &'a O,
+        first: Option<Ended<O::Output, B::Error>>,
+    ) -> BoxFuture<'a, Result<O::Output, RunError<B::Error>>> {
+        Box::pin(async move {
+            let live = self.live.as_ref().map(|(live, _)| live.clone());
+            let first = live.zip(first);
+            let core = self.client.core().clone();
+            // No clock was read before the first attempt; the coarse one knows well enough.
+            let spent = first.as_ref().map_or(Duration::ZERO, |(live, ended)| {
+                let due = ended.due.unwrap_or(u64::MAX);
+                let begun = due.saturating_sub(self.timeout_us + micros(TICK));
+                Duration::from_micros(live.conn.calls.clock.now().saturating_sub(begun))
+            });
+            let mut call = Call::new(&core, self.limits, spent);
+            let mut ended = first;
+            loop {
+                if let Some((live, ended)) = ended.take()
+                    && let Some(result) = call.conclude(op, &live, ended).await
+                {
+                    return result;
+                }
+                let live = call.acquire().await.map_err(RunError::Engine)?;
+                let handle = match &mut self.live {
+                    Some((known, handle)) if Arc::ptr_eq(known, &live) => handle,
+                    other => {
+                        let handle = live.conn.handle.clone();
+                        &mut other.insert((live.clone(), handle)).1
+                    }
+                };
+                if !op.fits(&live.conn.id) {
+                    let error = Error::new(ErrorKind::CursorMoved);
+                    return Err(RunError::Engine(error.on(&live.conn.id, live.generation)));
+                }
+                let timeout = call.attempt_timeout();
+                let end = attempt::<B, O>(&live.conn.calls, handle, op, timeout).await;
+                ended = Some((live, end));
+            }
+        })
+    }
+}
+
+impl<B: Backend> Clone for Router<B> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            live: self.live.clone(),
+            timeout_us: self.timeout_us,
+            limits: self.limits,
+        }
+    }
+}
+
+impl<E: std::fmt::Display> std::fmt::Display for RunError<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Driver(error) => error.fmt(f),
+            Self::Engine(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for RunError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Driver(error) => error.source(),
+            Self::Engine(error) => error.source(),
+        }
+    }
+}
+
+// === one attempt ===
+
+/// Leaves the registry in order however the call ends.
+struct Registered<'a> {
+    calls: &'a Calls,
+    call: Option<(u64, u64)>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        if let Some((number, _)) = self.call.take() {
+            self.calls.abandon(number);
+        }
+    }
+}
+
+async fn attempt<B: Backend, O: Operation<B>>(
+    calls: &Calls,
+    handle: &mut B::Handle,
+    op: &O,
+    timeout_us: u64,
+) -> Ended<O::Output, B::Error> {
+    let written = calls.meter.written();
+    let mut registered = Registered { calls, call: None };
+    let mut work = pin!(op.attempt(handle));
+    // A hand-written race: a `select!` with a timer would arm that timer for every command.
+    let result = poll_fn(|cx| {
+        if let Poll::Ready(result) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(result));
+        }
+        match registered.call {
+            None => registered.call = Some(calls.begin(timeout_us, cx.waker().clone())),
+            Some((_, deadline)) if calls.clock.now() >= deadline => return Poll::Ready(None),
+            Some((number, _)) => calls.rewake(number, cx.waker()),
+        }
+        Poll::Pending
+    })
+    .await;
+    let due = registered.call.map(|(_, deadline)| deadline);
+    if let Some(result) = &result {
+        let succeeded = result.is_ok() && op.is_answered();
+        match registered.call.take() {
+            Some((number, _)) => calls.finish(number, succeeded),
+            None => calls.finish_unregistered(succeeded),
+        }
+    }
+    Ended {
+        result,
+        written,
+        due,
+    }
+}
+
+#[cold]
+fn note_success<B: Backend, O: Operation<B>>(live: &Live<B>, op: &O) {
+    if live.flags() & WATCH_WRITES != 0 && op.is_write() {
+        live.tally.wrote();
+        live.clear_flag(WATCH_WRITES);
+    }
+}
+
+// === a call over several attempts ===
+
+/// What a call remembers between its attempts.
+struct Call<'a, B: Backend> {
+    core: &'a Arc<Core<B>>,
+    limits: Limits,
+    deadline: Instant,
+    attempts: u32,
+    pauses: Option<retry::Pauses>,
+    /// The connection that the last attempt ended on, if that has ended too.
+    dead: Option<u64>,
+    /// An earlier attempt may have run: whatever ends the call must not deny it.
+    doubt: Option<Error>,
+}
+
+type Concluded<O, B> = Option<Result<<O as Operation<B>>::Output, RunError<<B as Backend>::Error>>>;
+
+impl<'a, B: Backend> Call<'a, B> {
+    fn new(core: &'a Arc<Core<B>>, limits: Limits, spent: Duration) -> Self {
+        Self {
+            core,
+            limits,
+            deadline: Instant::now() + limits.deadline.saturating_sub(spent),
+            attempts: 0,
+            pauses: None,
+            dead: None,
+            doubt: None,
+        }
+    }
+
+    fn attempt_timeout(&self) -> u64 {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        micros(self.limits.response_timeout.min(left))
+    }
+
+    /// Classifies and books an attempt. `Some` ends the call; `None`: try again now.
+    async fn conclude<O: Operation<B>>(
+        &mut self,
+        op: &O,
+        live: &Arc<Live<B>>,
+        ended: Ended<O::Output, B::Error>,
+    ) -> Concluded<O, B> {
+        self.attempts += 1;
+        let result = ended.result;
+        if let Some(clean) = &result
+            && op.is_clean(clean)
+        {
+            note_success(live, op);
+            return result.map(|result| result.map_err(RunError::Driver));
+        }
+        let meter = &live.conn.calls.meter;
+        let phase = match &result {
+            None => Phase::TimedOut,
+            Some(Err(error)) if op.is_loss(error) => Phase::Lost {
+                sent: !meter.is_armed() || meter.written() != ended.written,
+            },
+            Some(_) => Phase::Answered,
+        };
+        let class = op.classify(phase, result.as_ref());
+        let complaint = match (&class, &result) {
+            (Class::Executed, Some(result)) => op.complaint(result),
+            _ => None,
+        };
+        let number = match complaint {
+            Some(state) => {
+                let refused = Class::NotExecuted(Refusal::State(state));
+                live.tally.book(live.episode, &refused)
+            }
+            None => live.tally.book(live.episode, &class),
+        };
+        if number.is_some() {
+            live.set_flag(WATCH_WRITES);
+        }
+        let hand_over = |result: Option<Result<O::Output, B::Error>>, error: Error| match result {
+            Some(Ok(output)) => Ok(output),
+            Some(Err(driver)) => Err(match class {
+                Class::Unknown(_) | Class::NotSent(NotSent::Connect | NotSent::Lost) => {
+                    RunError::Engine(error.caused_by(driver))
+                }
+                _ => RunError::Driver(driver),
+            }),
+            None => Err(RunError::Engine(error)),
+        };
+        let error = Error::from_class(&class)
+            .on(&live.conn.id, live.generation)
+            .after(self.attempts);
+        if matches!(class, Class::Unknown(_)) {
+            self.doubt = Some(error.clone());
+        }
+        let again = match retry::next(&class, op.is_repeatable()) {
+            Next::Return | Next::Doubt => false,
+            Next::Again if matches!(phase, Phase::Lost { .. }) => {
+                // Another connection, or none: waiting for it is pause enough.
+                self.dead = Some(live.conn.incarnation);
+                true
+            }
+            Next::Again => self.pause(live).await,
+            Next::AfterVerdict => self.await_verdict(live, number).await,
+            Next::Follow(to) => {
+                self.follow(live, to);
+                self.pause(live).await
+            }
+        };
+        if again && Instant::now() < self.deadline {
+            return None;
+        }
+        Some(hand_over(result, error))
+    }
+
+    /// Waits until the client has moved on, or for a backoff that the retry budget grants.
+    async fn pause(&mut self, live: &Arc<Live<B>>) -> bool {
+        let mut routing = self.core.routing.subscribe();
+        if moved(&routing.borrow_and_update(), live) {
+            return true;
+        }
+        let succeeded = live.conn.calls.succeeded();
+        if !self.core.budget.withdraw(Instant::now(), succeeded) {
+            return false;
+        }
+        let pauses = self.pauses.get_or_insert_with(|| (self.core.backoff)());
+        let Some(bound) = pauses.next() else {
+            return false;
+        };
+        let until = (Instant::now() + retry::pause(bound)).min(self.deadline);
+        let moved = routing.wait_for(|routing| moved(routing, live));
+        let _ = tokio::time::timeout_at(until, moved).await;
+        true
+    }
+
+    /// A refusal by state waits for the decision whether this database is left.
+    async fn await_verdict(&mut self, live: &Arc<Live<B>>, number: Option<u64>) -> bool {
+        let mut routing = self.core.routing.subscribe();
+        let mut judged = live.tally.judged();
+        let Some(number) = number else {
+            // Of another episode: that is decided already.
+            return self.pause(live).await;
+        };
+        let moved_on = routing.wait_for(|routing| moved(routing, live));
+        let decided = judged.wait_for(|judged| judged.refusals >= number);
+        let cornered = tokio::select! {
+            _ = moved_on => return true,
+            decided = decided => decided.is_ok_and(|judged| judged.cornered),
+            () = tokio::time::sleep_until(self.deadline) => return false,
+        };
+        if moved(&self.core.current(), live) {
+            return true;
+        }
+        !cornered && self.pause(live).await
+    }
+
+    /// The server says who serves; that is the machine's business.
+    fn follow(&self, live: &Arc<Live<B>>, to: DatabaseId) {
+        let (answer, _) = tokio::sync::oneshot::channel();
+        let cause = format!("{} said so", live.conn.id);
+        let verb = Verb::Direct {
+            to,
+            observed: live.generation,
+            cause,
+        };
+        let _ = self.core.mailbox.send(Mail::Order {
+            database: None,
+            verb: VerbDraft::Ready(verb),
+            answer,
+        });
+    }
+
+    /// A connection that may be used now; waits for one within the deadline.
+    async fn acquire(&mut self) -> Result<Arc<Live<B>>, Error> {
+        let found = acquire(self.core, self.deadline, self.dead).await;
+        found.map_err(|error| self.doubt.take().unwrap_or(error.after(self.attempts)))
+    }
+}
+
+/// Whether calls go elsewhere, or nowhere, now.
+fn moved<B: Backend>(routing: &Routing<B>, from: &Arc<Live<B>>) -> bool {
+    match &routing.live {
+        Some(live) => !Arc::ptr_eq(&live.conn, &from.conn),
+        None => routing.status != Status::Serving,
+    }
+}
+
+/// The active connection, unless it is the one known to be dead; waits for one until `deadline`.
+pub(crate) async fn acquire<B: Backend>(
+    core: &Arc<Core<B>>,
+    deadline: Instant,
+    dead: Option<u64>,
+) -> Result<Arc<Live<B>>, Error> {
+    core.start_lazily();
+    let mut routing = core.routing.subscribe();
+    let mut place = None;
+    loop {
+        let current = routing.borrow_and_update().clone();
+        match current.status {
+            Status::Closed => return Err(Error::new(ErrorKind::Closed)),
+            Status::GaveUp => return Err(Error::new(ErrorKind::NoHealthyDatabase)),
+            Status::Starting | Status::Serving | Status::Waiting => {}
+        }
+        if let Some(live) = &current.live
+            && Some(live.conn.incarnation) != dead
+            && !live.conn.lost.is_lost()
+        {
+            return Ok(live.clone());
+        }
+        if place.is_none() {
+            place = Some(Place::take(core)?);
+        }
+        if tokio::time::timeout_at(deadline, routing.changed())
+            .await
+            .is_err()
+        {
+            let error = Error::new(ErrorKind::Unavailable);
+            return Err(match &current.snapshot.active {
+                Some(id) => error.on(id, current.snapshot.generation),
+                None => error,
+            });
+        }
+    }
+}
+
+/// A place among the calls that wait; there are only so many.
+struct Place<'a, B: Backend>(&'a Core<B>);
+
+impl<'a, B: Backend> Place<'a, B> {
+    fn take(core: &'a Core<B>) -> Result<Self, Error> {
+        if core.waiting.fetch_add(1, Ordering::AcqRel) >= core.config.calls.max_waiting {
+            core.waiting.fetch_sub(1, Ordering::AcqRel);
+            return Err(Error::new(ErrorKind::Unavailable));
+        }
+        Ok(Self(core))
+    }
+}
+
+impl<B: Backend> Drop for Place<'_, B> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,147 @@
+//! What callers saw of one failure domain, until the supervisor takes it.
+
+// Taken on the failure path only, for a few instructions.
+#[allow(clippy::disallowed_types)]
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use super::backend::{Class, Doubt, NotSent, Refusal, ServerState};
+use super::detector::Observed;
+use super::machine::Evidence;
+
+/// Counts what went wrong on one failure domain.
+pub(crate) struct Tally {
+    domain: Arc<str>,
+    /// The current episode; outcomes of another one are dropped.
+    episode: AtomicU64,
+    #[allow(clippy::disallowed_types)]
+    pending: Mutex<Pending>,
+    judged: watch::Sender<Judged>,
+    news: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Pending {
+    failed: u64,
+    at_once: Option<&'static str>,
+    repeated: u32,
+    repeated_code: Option<&'static str>,
+    wrote: bool,
+    denied: bool,
+    refusals: u64,
+    changed: bool,
+}
+
+/// How far refused calls have been considered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Judged {
+    pub(crate) refusals: u64,
+    pub(crate) cornered: bool,
+}
+
+impl Tally {
+    #[allow(clippy::disallowed_types)]
+    pub(crate) fn new(domain: Arc<str>, news: Arc<Notify>) -> Self {
+        Self {
+            domain,
+            episode: AtomicU64::new(0),
+            pending: Mutex::default(),
+            judged: watch::Sender::new(Judged::default()),
+            news,
+        }
+    }
+
+    pub(crate) fn set_episode(&self, episode: u64) {
+        if self.episode.swap(episode, Ordering::AcqRel) != episode {
+            let mut pending = self.lock();
+            *pending = Pending {
+                refusals: pending.refusals,
+                ..Pending::default()
+            };
+        }
+    }
+
+    /// Books how an attempt ended. For a refusal by state: the number to wait for in [`Tally::judged`].
+    ///
+    /// A connection that ended is booked once, by the supervisor, however many calls were on it.
+    pub(crate) fn book(&self, episode: u64, class: &Class) -> Option<u64> {
+        if self.episode.load(Ordering::Acquire) != episode {
+            return None;
+        }
+        let mut number = None;
+        {
+            let mut pending = self.lock();
+            match class {
+                Class::Unknown(Doubt::TimedOut | Doubt::Protocol)
+                | Class::NotSent(NotSent::Connect) => pending.failed += 1,
+                Class::NotExecuted(Refusal::State(state)) => number = Some(pending.refuse(*state)),
+                Class::NotExecuted(Refusal::Denied) => pending.denied = true,
+                Class::Unknown(Doubt::Lost | Doubt::Cancelled)
+                | Class::NotSent(NotSent::Local | NotSent::Lost)
+                | Class::NotExecuted(Refusal::Caller)
+                | Class::Executed
+                | Class::Redirect { .. }
+                | Class::SessionInvalid => return None,
+            }
+            pending.changed = true;
+        }
+        self.news.notify_one();
+        number
+    }
+
+    /// A write went through: what was refused before it does not persist.
+    pub(crate) fn wrote(&self) {
+        let mut pending = self.lock();
+        pending.wrote = true;
+        pending.repeated = 0;
+    }
+
+    pub(crate) fn judged(&self) -> watch::Receiver<Judged> {
+        self.judged.subscribe()
+    }
+
+    pub(crate) fn judge(&self, refusals: u64, cornered: bool) {
+        self.judged.send_replace(Judged { refusals, cornered });
+    }
+
+    /// What happened since the last time, if anything did.
+    pub(crate) fn take(&self, succeeded: u64) -> Option<Evidence> {
+        let mut pending = self.lock();
+        if !std::mem::take(&mut pending.changed) && succeeded == 0 {
+            return None;
+        }
+        Some(Evidence {
+            domain: self.domain.clone(),
+            episode: self.episode.load(Ordering::Acquire),
+            seen: Observed::new(succeeded, std::mem::take(&mut pending.failed)),
+            at_once: pending.at_once.take(),
+            repeated: std::mem::take(&mut pending.repeated),
+            repeated_code: pending.repeated_code.take(),
+            wrote: std::mem::take(&mut pending.wrote),
+            denied: std::mem::take(&mut pending.denied),
+            refusals: pending.refusals,
+        })
+    }
+
+    #[allow(clippy::disallowed_types)]
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pending {
+    fn refuse(&mut self, state: ServerState) -> u64 {
+        if state.at_once {
+            self.at_once = Some(state.code);
+        } else {
+            self.repeated += 1;
+            self.repeated_code = Some(state.code);
+        }
+        self.failed += 1;
+        self.refusals += 1;
+        self.refusals
+    }
+}

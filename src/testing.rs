@@ -1,0 +1,5 @@
+//! For tests of your own failover: servers and networks that break on command.
+
+pub mod history;
+pub mod proxy;
+pub mod server;

@@ -1,0 +1,289 @@
+//! The commands: one table with what decides about a command before it runs, and their code.
+
+mod connection;
+mod expiry;
+mod hashes;
+mod introspection;
+mod keys;
+mod lists;
+mod sets;
+mod strings;
+mod transactions;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::database::Database;
+use super::resp::{Answer, Refusal, Reply};
+use super::session::Context;
+
+/// One command, or one subcommand (`client|kill`).
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) name: &'static str,
+    /// How many arguments, the name included; negative: at least so many.
+    pub(super) arity: i32,
+    pub(super) flags: u8,
+    pub(super) handler: Handler,
+}
+
+/// A command's code.
+#[derive(Debug)]
+pub(super) enum Handler {
+    /// Looks at nothing but the selected database.
+    Data(fn(&mut Database, &[&[u8]], &mut Reply) -> Answer),
+    /// Concerns the connection, the server, or several databases.
+    Session(fn(&mut Context<'_>, &[&[u8]]) -> Answer),
+}
+
+/// May change data: refused by a replica, held by `CLIENT PAUSE WRITE`.
+pub(super) const WRITES: u8 = 1;
+/// May need more memory.
+pub(super) const GROWS: u8 = 2;
+/// Needs the dataset to be loaded.
+pub(super) const LOADED: u8 = 4;
+/// Allowed before authentication.
+pub(super) const UNAUTHENTICATED: u8 = 8;
+/// Executed at once inside `MULTI`.
+pub(super) const UNQUEUED: u8 = 16;
+/// Has subcommands.
+pub(super) const CONTAINS: u8 = 32;
+
+/// The command that `args` (not empty) names.
+pub(super) fn lookup(args: &[&[u8]]) -> Result<&'static Command, Refusal> {
+    let mut name = [0; LONGEST_NAME];
+    let found = find(&mut name, args[0], None).ok_or_else(|| unknown(args))?;
+    let command = match args.get(1) {
+        Some(sub) if found.flags & CONTAINS != 0 => find(&mut name, args[0], Some(sub))
+            .ok_or_else(|| unknown_subcommand(found.name, sub))?,
+        _ => found,
+    };
+    let given = i32::try_from(args.len()).unwrap_or(i32::MAX);
+    let fits = match command.arity {
+        exact @ 0.. => given == exact,
+        least => given >= -least,
+    };
+    if fits {
+        Ok(command)
+    } else {
+        Err(wrong_arity(command.name))
+    }
+}
+
+pub(super) fn wrong_arity(name: &str) -> Refusal {
+    Refusal::from(format!(
+        "ERR wrong number of arguments for '{name}' command"
+    ))
+}
+
+/// All commands, subcommands included.
+pub(super) fn all() -> &'static [Command] {
+    TABLE
+}
+
+/// Finds a command under its lower-cased name; `name` is room to write that.
+fn find(
+    name: &mut [u8; LONGEST_NAME],
+    command: &[u8],
+    sub: Option<&[u8]>,
+) -> Option<&'static Command> {
+    let mut length = command.len();
+    name.get_mut(..length)?.copy_from_slice(command);
+    if let Some(sub) = sub {
+        *name.get_mut(length)? = b'|';
+        name.get_mut(length + 1..length + 1 + sub.len())?
+            .copy_from_slice(sub);
+        length += 1 + sub.len();
+    }
+    name[..length].make_ascii_lowercase();
+    INDEX.get(&name[..length]).copied()
+}
+
+fn unknown(args: &[&[u8]]) -> Refusal {
+    let shown = |text: &[u8], room: usize| {
+        String::from_utf8_lossy(&text[..text.len().min(room)]).into_owned()
+    };
+    let mut text = format!(
+        "ERR unknown command '{}', with args beginning with: ",
+        shown(args[0], 128)
+    );
+    let mut listed = 0;
+    for arg in &args[1..] {
+        if listed >= 128 {
+            break;
+        }
+        let arg = format!("'{}' ", shown(arg, 128 - listed));
+        listed += arg.len();
+        text += &arg;
+    }
+    Refusal::from(text)
+}
+
+fn unknown_subcommand(command: &str, sub: &[u8]) -> Refusal {
+    let sub = String::from_utf8_lossy(&sub[..sub.len().min(128)]);
+    Refusal::from(format!(
+        "ERR unknown subcommand '{sub}'. Try {} HELP.",
+        command.to_uppercase()
+    ))
+}
+
+const LONGEST_NAME: usize = 32;
+
+static INDEX: LazyLock<HashMap<&'static [u8], &'static Command>> = LazyLock::new(|| {
+    TABLE
+        .iter()
+        .map(|command| (command.name.as_bytes(), command))
+        .collect()
+});
+
+type Run = fn(&mut Database, &[&[u8]], &mut Reply) -> Answer;
+type RunSession = fn(&mut Context<'_>, &[&[u8]]) -> Answer;
+
+const fn read(name: &'static str, arity: i32, run: Run) -> Command {
+    data(name, arity, LOADED, run)
+}
+
+const fn write(name: &'static str, arity: i32, run: Run) -> Command {
+    data(name, arity, LOADED | WRITES, run)
+}
+
+const fn grow(name: &'static str, arity: i32, run: Run) -> Command {
+    data(name, arity, LOADED | WRITES | GROWS, run)
+}
+
+const fn data(name: &'static str, arity: i32, flags: u8, run: Run) -> Command {
+    Command {
+        name,
+        arity,
+        flags,
+        handler: Handler::Data(run),
+    }
+}
+
+const fn session(name: &'static str, arity: i32, flags: u8, run: RunSession) -> Command {
+    Command {
+        name,
+        arity,
+        flags,
+        handler: Handler::Session(run),
+    }
+}
+
+const fn container(name: &'static str) -> Command {
+    // At least a subcommand, which is then what runs.
+    session(name, -2, CONTAINS, |_, _| Ok(()))
+}
+
+// Arity and flags as `COMMAND INFO` of Redis 7.0 tells them.
+static TABLE: &[Command] = &[
+    session("auth", -2, UNAUTHENTICATED, connection::auth),
+    session("echo", 2, 0, connection::echo),
+    session("hello", -1, UNAUTHENTICATED, connection::hello),
+    session("ping", -1, LOADED, connection::ping),
+    session("reset", 1, UNAUTHENTICATED | UNQUEUED, connection::reset),
+    session("select", 2, 0, connection::select),
+    container("client"),
+    session("client|getname", 2, 0, connection::client_getname),
+    session("client|id", 2, 0, connection::client_id),
+    session("client|info", 2, 0, introspection::client_info),
+    session("client|kill", -3, 0, connection::client_kill),
+    session("client|list", -2, 0, introspection::client_list),
+    session("client|no-evict", 3, 0, connection::client_no_evict),
+    session("client|pause", -3, 0, connection::client_pause),
+    session("client|setinfo", 4, 0, connection::client_setinfo),
+    session("client|setname", 3, 0, connection::client_setname),
+    session("client|unpause", 2, 0, connection::client_unpause),
+    session("command", -1, CONTAINS, introspection::command),
+    session("command|count", 2, 0, introspection::command_count),
+    session("command|docs", -2, 0, introspection::command_docs),
+    session("command|info", -2, 0, introspection::command_info),
+    container("config"),
+    session("config|get", -3, 0, introspection::config_get),
+    session("info", -1, 0, introspection::info),
+    session("role", 1, 0, introspection::role),
+    session("time", 1, 0, introspection::time),
+    session("wait", 3, LOADED, connection::wait),
+    session("eval", -3, LOADED, connection::no_scripts),
+    session("evalsha", -3, LOADED, connection::no_such_script),
+    session("script", -2, LOADED, connection::no_scripts),
+    session("discard", 1, UNQUEUED, transactions::discard),
+    session("exec", 1, UNQUEUED, transactions::exec),
+    session("multi", 1, UNQUEUED, transactions::multi),
+    session("unwatch", 1, 0, transactions::unwatch),
+    session("watch", -2, UNQUEUED, transactions::watch),
+    session("flushall", -1, LOADED | WRITES, keys::flushall),
+    write("flushdb", -1, keys::flushdb),
+    read("dbsize", 1, keys::dbsize),
+    write("del", -2, keys::del),
+    read("exists", -2, keys::exists),
+    read("keys", 2, keys::keys),
+    read("randomkey", 1, keys::randomkey),
+    write("rename", 3, keys::rename),
+    read("scan", -2, keys::scan),
+    read("touch", -2, keys::exists),
+    read("type", 2, keys::kind),
+    write("unlink", -2, keys::del),
+    write("expire", -3, expiry::expire),
+    write("expireat", -3, expiry::expireat),
+    write("pexpire", -3, expiry::pexpire),
+    write("pexpireat", -3, expiry::pexpireat),
+    write("persist", 2, expiry::persist),
+    read("pttl", 2, expiry::pttl),
+    read("ttl", 2, expiry::ttl),
+    grow("append", 3, strings::append),
+    grow("decr", 2, strings::decr),
+    grow("decrby", 3, strings::decrby),
+    read("get", 2, strings::get),
+    write("getdel", 2, strings::getdel),
+    write("getex", -2, strings::getex),
+    read("getrange", 4, strings::getrange),
+    grow("getset", 3, strings::getset),
+    grow("incr", 2, strings::incr),
+    grow("incrby", 3, strings::incrby),
+    grow("incrbyfloat", 3, strings::incrbyfloat),
+    read("mget", -2, strings::mget),
+    grow("mset", -3, strings::mset),
+    grow("msetnx", -3, strings::msetnx),
+    grow("psetex", 4, strings::psetex),
+    grow("set", -3, strings::set),
+    grow("setex", 4, strings::setex),
+    grow("setnx", 3, strings::setnx),
+    grow("setrange", 4, strings::setrange),
+    read("strlen", 2, strings::strlen),
+    session("blmove", 6, LOADED | WRITES | GROWS, lists::blmove),
+    session("blpop", -3, LOADED | WRITES, lists::blpop),
+    session("brpop", -3, LOADED | WRITES, lists::brpop),
+    session("brpoplpush", 4, LOADED | WRITES | GROWS, lists::brpoplpush),
+    read("lindex", 3, lists::lindex),
+    read("llen", 2, lists::llen),
+    grow("lmove", 5, lists::lmove),
+    write("lpop", -2, lists::lpop),
+    grow("lpush", -3, lists::lpush),
+    grow("lpushx", -3, lists::lpushx),
+    read("lrange", 4, lists::lrange),
+    write("lrem", 4, lists::lrem),
+    grow("lset", 4, lists::lset),
+    write("ltrim", 4, lists::ltrim),
+    write("rpop", -2, lists::rpop),
+    grow("rpoplpush", 3, lists::rpoplpush),
+    grow("rpush", -3, lists::rpush),
+    grow("rpushx", -3, lists::rpushx),
+    grow("sadd", -3, sets::sadd),
+    read("scard", 2, sets::scard),
+    read("sismember", 3, sets::sismember),
+    read("smembers", 2, sets::smembers),
+    write("spop", -2, sets::spop),
+    write("srem", -3, sets::srem),
+    read("sscan", -3, sets::sscan),
+    write("hdel", -3, hashes::hdel),
+    read("hexists", 3, hashes::hexists),
+    read("hget", 3, hashes::hget),
+    read("hgetall", 2, hashes::hgetall),
+    grow("hincrby", 4, hashes::hincrby),
+    read("hkeys", 2, hashes::hkeys),
+    read("hlen", 2, hashes::hlen),
+    read("hmget", -3, hashes::hmget),
+    read("hscan", -3, hashes::hscan),
+    grow("hset", -4, hashes::hset),
+    read("hvals", 2, hashes::hvals),
+];
