@@ -1,4 +1,47 @@
 //! One client, many weighted databases.
+//!
+//! Each database sits behind a circuit breaker, watched by health probes and by the outcomes of the
+//! callers' own commands. When the active one dies, hangs or goes bad, the client moves to the best
+//! other one within milliseconds, tells its listeners, and comes back when it may.
+//!
+//! ```text
+//!                         ┌ circuit ─ probes ─ east (weight 1.0)   active
+//! application ── client ──┼ circuit ─ probes ─ west (weight 0.5)   standby, kept warm
+//!                         └ circuit ─ probes ─ south (weight 0.1)  standby, kept warm
+//! ```
+//!
+//! For Redis it is a drop-in: [`MultiDbConnection`] is a `redis::aio::ConnectionLike`, so code written
+//! against redis-rs changes its constructor and nothing else.
+//!
+//! ```no_run
+//! use multidb::MultiDbClient;
+//! use redis::AsyncCommands;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = MultiDbClient::builder()
+//!     .url("redis://east.example:6379", 1.0)
+//!     .url("redis://west.example:6379", 0.5)
+//!     .on_event(|event| eprintln!("{event}"))
+//!     .connect()
+//!     .await?;
+//!
+//! let mut con = client.connection();
+//! let () = con.set("greeting", "hello").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The public interface is:
+//!
+//! * [`MultiDbClient`], its [`Builder`] and [`Config`]: making, operating and closing a client;
+//! * [`MultiDbConnection`] and [`redis`]: commands;
+//! * [`Event`], [`Snapshot`], [`Error`]: what happened, what is the case, what went wrong;
+//! * [`FailoverStrategy`], [`FailureDetector`], [`HealthCheck`]: policies of your own;
+//! * [`engine`]: what is needed to write another backend;
+//! * `testing` (feature): servers and networks that break on command.
+//!
+//! The book in `docs` says what is guaranteed and what is not, how failures are noticed, and what each
+//! setting is for.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -28,3 +71,22 @@ pub use engine::event::{Event, Events, Reason};
 pub use engine::health::HealthCheck;
 pub use engine::snapshot::{MemberView, Obstacle, Snapshot, Status};
 pub use engine::strategy::{Candidate, FailoverStrategy, HighestWeight};
+
+/// The pages of the book and the README, as doctests.
+#[cfg(all(doctest, feature = "redis", feature = "testing", feature = "serde"))]
+mod book {
+    #[doc = include_str!("../docs/src/introduction.md")]
+    mod introduction {}
+    #[doc = include_str!("../docs/src/guarantees.md")]
+    mod guarantees {}
+    #[doc = include_str!("../docs/src/detection.md")]
+    mod detection {}
+    #[doc = include_str!("../docs/src/configuration.md")]
+    mod configuration {}
+    #[doc = include_str!("../docs/src/operating.md")]
+    mod operating {}
+    #[doc = include_str!("../docs/src/redis.md")]
+    mod redis {}
+    #[doc = include_str!("../docs/src/testing.md")]
+    mod testing {}
+}

@@ -7,6 +7,7 @@
 // A lock around a list of clients, touched when a client starts or ends.
 #[allow(clippy::disallowed_types)]
 use std::sync::Mutex;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, Weak};
 use std::task::Waker;
@@ -335,7 +336,9 @@ fn run_as_thread() {
             }
             clients.list.iter().filter_map(Weak::upgrade).collect()
         };
-        let awake = round.tick(clients.iter());
+        // A waker that panics must not take everybody's deadlines with it.
+        let tick = AssertUnwindSafe(|| round.tick(clients.iter()));
+        let awake = std::panic::catch_unwind(tick).unwrap_or(true);
         drop(clients);
         if awake {
             std::thread::park_timeout(TICK);

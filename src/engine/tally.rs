@@ -59,6 +59,8 @@ impl Tally {
             let mut pending = self.lock();
             *pending = Pending {
                 refusals: pending.refusals,
+                // Whoever waits for a verdict on the old episode must not wait for the next refusal.
+                changed: pending.refusals > 0,
                 ..Pending::default()
             };
         }

@@ -26,6 +26,8 @@ pub(super) struct Member {
     pub(super) traffic: bool,
     /// When the last attempt that came out healthy had been started.
     pub(super) proven: Option<Instant>,
+    /// When it was last found healthy, however it was asked.
+    pub(super) well_at: Option<Instant>,
     /// Smoothed time of a healthy check.
     pub(super) rtt: Option<Duration>,
     pub(super) next_round: Instant,
@@ -87,6 +89,7 @@ impl Member {
             health: None,
             traffic: false,
             proven: None,
+            well_at: None,
             rtt: None,
             next_round: now,
             failures: 0,
@@ -116,6 +119,11 @@ impl Member {
             None => rtt,
             Some(mean) => (mean * 7 + rtt) / 8,
         });
+    }
+
+    /// Answered well at `since` or later, while its traffic connection was up.
+    pub(super) fn well_since(&self, since: Instant) -> bool {
+        self.traffic && self.well_at.is_some_and(|at| at >= since)
     }
 
     /// Proven by an attempt that began at `since` or later, and still connected.

@@ -213,7 +213,7 @@ impl Machine {
         }
         if flight.kind == Kind::Idle {
             if let Verdict::Unhealthy(fault) = verdict {
-                self.idle_failed(key, &fault);
+                self.idle_failed(key, flight.started, &fault);
             }
             return;
         }
@@ -251,6 +251,9 @@ impl Machine {
                     member.next_round = now + pause;
                 }
             }
+        }
+        if *verdict == Verdict::Healthy {
+            member.well_at = Some(now);
         }
         let changed = match (&member.health, verdict) {
             (Some(Verdict::Unhealthy(a)), Verdict::Unhealthy(b)) => a.kind != b.kind,
@@ -482,11 +485,10 @@ impl Machine {
         }
     }
 
-    fn idle_failed(&mut self, key: MemberKey, fault: &Fault) {
-        let healthy = self
-            .member(key)
-            .is_some_and(|m| m.health == Some(Verdict::Healthy) && m.traffic);
-        if healthy && self.serving() == Some(key) {
+    fn idle_failed(&mut self, key: MemberKey, since: Instant, fault: &Fault) {
+        // Only against a database that answered meanwhile: a hung one is not helped by a new connection.
+        let well = self.member(key).is_some_and(|m| m.well_since(since));
+        if well && self.serving() == Some(key) {
             self.replace(key, &format!("a ping on it failed: {fault}"));
         }
     }

@@ -234,10 +234,9 @@ impl Machine {
             }) => {}
             Some(_) => return,
         }
-        let healthy = self
-            .member(key)
-            .is_some_and(|m| m.health == Some(Verdict::Healthy) && m.traffic);
-        if overdue && healthy && self.trouble.is_none() {
+        let silent_since = self.now.checked_sub(age).unwrap_or(self.now);
+        let well = self.member(key).is_some_and(|m| m.well_since(silent_since));
+        if overdue && well && self.trouble.is_none() {
             // The suspect answered when it was asked about this silence; so it is the connection.
             let cause = format!("no answer on it for {} ms", age.as_millis());
             self.replace(key, &cause);
