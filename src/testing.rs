@@ -2,4 +2,5 @@
 
 pub mod history;
 pub mod proxy;
+pub mod scripted;
 pub mod server;

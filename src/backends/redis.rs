@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod connection;
 mod connector;
+mod cursors;
 mod endpoint;
 mod error;
 mod handle;
@@ -25,7 +26,7 @@ pub use handle::{Redis, RedisHandle, WriteProbe};
 use crate::engine::builder::Builder;
 use crate::engine::client::MultiDbClient;
 use crate::engine::database::Database;
-use crate::engine::error::{ConfigError, Error};
+use crate::engine::error::Error;
 
 impl MultiDbClient<Redis> {
     /// A builder for a client over Redis databases.
@@ -83,12 +84,10 @@ impl Builder<Redis> {
     /// Its id is `host:port`, with `/db` for a database number other than 0. What is wrong with the
     /// URL or the weight is told when the client is built.
     pub fn url(self, url: impl AsRef<str>, weight: f64) -> Self {
-        let database = RedisEndpoint::parse(url.as_ref())
-            .and_then(|endpoint| Database::new(endpoint.name(), endpoint)?.weight(weight))
-            .map_err(|error| match error.field() {
-                "url" => error,
-                _ => ConfigError::new("weight", error.problem().to_owned()),
-            });
+        let database = RedisEndpoint::parse(url.as_ref()).and_then(|endpoint| {
+            let database = Database::new(endpoint.id()?, endpoint)?.weight(weight);
+            database.map_err(|error| error.renamed("weight"))
+        });
         self.try_database(database)
     }
 

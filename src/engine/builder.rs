@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::Backend;
-use super::client::{MultiDbClient, distinct};
+use super::client::{MultiDbClient, validate};
 use super::config::{Config, DetectorConfig, Sensitivity};
 use super::database::{Database, Role};
 use super::detector::{FailureDetector, SlidingWindow};
@@ -247,17 +247,7 @@ impl<B: Backend> Builder<B> {
         if self.databases.is_empty() && self.membership.is_none() {
             return Err(ConfigError::new("databases", "must not be empty").into());
         }
-        distinct(&self.databases)?;
-        for (index, database) in self.databases.iter().enumerate() {
-            if let Some(grace) = database.grace_period {
-                let allowed = Duration::from_millis(1)..=Duration::from_secs(86_400);
-                super::config::duration(
-                    &format!("databases[{index}].grace_period"),
-                    grace,
-                    allowed,
-                )?;
-            }
-        }
+        validate(&self.databases)?;
 
         let now = Instant::now();
         let news = Arc::new(Notify::new());

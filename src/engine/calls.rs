@@ -47,6 +47,8 @@ struct Ring {
 struct Slot {
     started: u64,
     deadline: u64,
+    /// Bytes read from the connection before it was begun: none of them are its answer.
+    read: u64,
     state: State,
 }
 
@@ -101,6 +103,7 @@ impl Calls {
             ring.slots.push_back(Slot {
                 started,
                 deadline,
+                read: self.meter.read(),
                 state: State::Waiting(waker),
             });
             ring.first + ring.slots.len() as u64 - 1
@@ -207,14 +210,12 @@ impl Calls {
             ring.earliest = earliest;
         }
         // Abandoned calls from before the last sign of life have been answered or were never sent.
-        while let Some(Slot {
-            state: State::Abandoned | State::Answered,
-            started,
-            ..
-        }) = ring.slots.front()
-        {
-            if *started + TICK_US > ring.progress_at && ring.progress_at != now {
-                break;
+        // Told by bytes, not by the clock: it is too coarse for one that came just before the call.
+        while let Some(front) = ring.slots.front() {
+            match front.state {
+                State::Answered => {}
+                State::Abandoned if front.read != read => {}
+                State::Abandoned | State::Waiting(_) => break,
             }
             ring.slots.pop_front();
             ring.first += 1;
@@ -310,6 +311,18 @@ mod tests {
         assert_eq!(silence.unwrap().age, Duration::from_millis(100));
         assert_eq!(sweep(&calls, 110 * MS).2, None, "not again at once");
         assert!(sweep(&calls, 126 * MS).2.is_some());
+    }
+
+    #[test]
+    fn bytes_that_came_before_a_call_are_no_answer_to_it() {
+        let calls = calls();
+        calls.meter.got(1);
+        let (a, _) = calls.begin(50 * MS, noop_waker());
+        sweep(&calls, 5 * MS);
+        calls.abandon(a);
+        assert!(sweep(&calls, 10 * MS).1, "it is owed still");
+        calls.meter.got(1);
+        assert!(!sweep(&calls, 15 * MS).1);
     }
 
     #[test]

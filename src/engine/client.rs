@@ -148,6 +148,7 @@ impl<B: Backend> MultiDbClient<B> {
         database: Database<B::Endpoint>,
         verify: bool,
     ) -> Result<DatabaseId, Error> {
+        database.validate()?;
         let id = database.id.clone();
         self.post(Some(database), VerbDraft::Add { verify }).await?;
         Ok(id)
@@ -275,7 +276,7 @@ impl<B: Backend> MultiDbClient<B> {
     /// [`ErrorKind::Superseded`] for an epoch that is not newer than the last one applied;
     /// [`ErrorKind::LastDatabase`] for an empty set; [`ErrorKind::Invalid`] for a duplicate id.
     pub async fn apply(&self, topology: Topology<B::Endpoint>) -> Result<(), Error> {
-        distinct(&topology.databases)?;
+        validate(&topology.databases)?;
         let (answer, answered) = oneshot::channel();
         self.send(Mail::Topology {
             epoch: topology.epoch,
@@ -410,13 +411,18 @@ fn closed() -> Error {
     Error::new(ErrorKind::Closed)
 }
 
-pub(crate) fn distinct<E>(databases: &[Database<E>]) -> Result<(), ConfigError> {
+/// What is wrong with a set of databases, if anything is.
+pub(crate) fn validate<E>(databases: &[Database<E>]) -> Result<(), ConfigError> {
     for (index, database) in databases.iter().enumerate() {
+        let place = format!("databases[{index}]");
+        database
+            .validate()
+            .map_err(|error| error.renamed(&format!("{place}.grace_period")))?;
         if databases[..index]
             .iter()
             .any(|other| other.id == database.id)
         {
-            let field = format!("databases[{index}].id");
+            let field = format!("{place}.id");
             let problem = format!("{} is the id of another database", database.id);
             return Err(ConfigError::new(field, problem));
         }

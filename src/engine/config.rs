@@ -449,7 +449,8 @@ impl Config {
 }
 
 /// Durations that make sense: anything outside is a slip of the pen, such as seconds for milliseconds.
-const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
+pub(crate) const TIMES: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(86_400);
 const COUNTS: RangeInclusive<u64> = 1..=u64::MAX;
 
 pub(crate) fn duration(

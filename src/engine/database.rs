@@ -225,6 +225,15 @@ impl<E> Database<E> {
         self
     }
 
+    /// What the setters could not refuse.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let Some(grace) = self.grace_period else {
+            return Ok(());
+        };
+        super::config::duration("grace_period", grace, super::config::TIMES)
+            .map_err(|error| error.within(&format!("databases[{}]", self.id)))
+    }
+
     /// The user's name for it.
     #[must_use]
     pub fn id(&self) -> &DatabaseId {

@@ -28,6 +28,7 @@ pub(crate) struct Conn<B: Backend> {
     pub(crate) member: MemberKey,
     pub(crate) id: DatabaseId,
     /// Where it leads, for connections of a caller's own beside it.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
     pub(crate) database: Arc<Database<B::Endpoint>>,
     /// Counts connects of this client: session state holds only within one.
     pub(crate) incarnation: u64,
@@ -95,6 +96,7 @@ pub(crate) enum Mail<B: Backend> {
         answer: tokio::sync::oneshot::Sender<Result<(), Error>>,
     },
     /// A connection of a caller's own has ended, and what was sent on it may still run.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
     Bury { member: MemberKey, mark: Mark },
     Topology {
         epoch: u64,

@@ -18,6 +18,8 @@
 mod members;
 mod probing;
 mod routing;
+#[cfg(test)]
+mod tests;
 mod verbs;
 
 use std::collections::BTreeMap;
@@ -99,6 +101,8 @@ pub enum Input {
         verdict: Verdict,
         /// The time a healthy check took, connecting not included.
         rtt: Option<Duration>,
+        /// Whether the connection it was asked over stands now.
+        connected: bool,
     },
     /// A connection ended by itself.
     Lost {
@@ -267,11 +271,14 @@ pub struct Probe {
     pub timeout: Duration,
 }
 
+/// Makes the detector of a failure domain.
+type NewDetector = Box<dyn Fn(&DetectorConfig) -> Box<dyn FailureDetector> + Send>;
+
 /// Decides. See the module.
 pub struct Machine {
     config: Config,
     strategy: Arc<dyn FailoverStrategy>,
-    detectors: Box<dyn Fn(&DetectorConfig) -> Box<dyn FailureDetector> + Send>,
+    detectors: NewDetector,
     required_role: Role,
     rng: fastrand::Rng,
 
@@ -286,6 +293,8 @@ pub struct Machine {
 
     generation: u64,
     active: Option<MemberKey>,
+    /// The last one that was announced as active, a member still or not.
+    announced: Option<DatabaseId>,
     order: Option<Order>,
     plan: Option<Plan>,
     trouble: Option<Trouble>,
@@ -350,6 +359,7 @@ impl Machine {
             topology_epoch: 0,
             generation: 0,
             active: None,
+            announced: None,
             order: None,
             plan: None,
             trouble: None,
@@ -387,7 +397,8 @@ impl Machine {
                 probe,
                 verdict,
                 rtt,
-            } => self.probed(probe, verdict, rtt),
+                connected,
+            } => self.probed(probe, verdict, rtt, connected),
             Input::Lost { member, slot } => self.lost(member, slot),
             Input::Stalled {
                 member,
@@ -424,10 +435,11 @@ impl Machine {
             return;
         }
         self.timers();
-        self.check_start();
-        if self.phase != Phase::Idle && !matches!(self.phase, Phase::Starting(_)) {
+        self.check_policy();
+        if !matches!(self.phase, Phase::Starting(_)) {
             self.route();
             self.watch_outage();
+            self.check_chosen();
         }
         self.schedule_probes();
     }
@@ -468,21 +480,9 @@ impl Machine {
         self.out.publish = true;
     }
 
-    fn check_start(&mut self) {
-        let until = match self.phase {
-            Phase::Starting(until) => until,
-            Phase::Choosing(until) => {
-                if self.active.is_some() {
-                    self.phase = Phase::Running;
-                    self.out.others.push(Effect::Started(Ok(())));
-                } else if self.now >= until {
-                    self.phase = Phase::Running;
-                    let error = Error::new(ErrorKind::NotStarted);
-                    self.out.others.push(Effect::Started(Err(error)));
-                }
-                return;
-            }
-            Phase::Idle | Phase::Running => return,
+    fn check_policy(&mut self) {
+        let Phase::Starting(until) = self.phase else {
+            return;
         };
         let mut counts = super::config::StartCounts {
             available: 0,
@@ -490,7 +490,7 @@ impl Machine {
             pending: 0,
         };
         let overdue = self.now >= until;
-        for member in &self.members {
+        for member in self.members.iter().filter(|m| m.joining.is_none()) {
             match &member.health {
                 Some(Verdict::Healthy) => counts.available += 1,
                 Some(_) => counts.failed += 1,
@@ -498,10 +498,14 @@ impl Machine {
                 None => counts.pending += 1,
             }
         }
-        match self.config.start.policy.decide(counts) {
+        let policy = self.config.start.policy;
+        let decided = guarded(|| policy.decide(counts)).unwrap_or_else(|| {
+            self.complain("start policy");
+            crate::engine::config::StartPolicy::default().decide(counts)
+        });
+        match decided {
             Some(true) => self.phase = Phase::Choosing(until),
             Some(false) => {
-                self.phase = Phase::Running;
                 let mut error = Error::new(ErrorKind::NotStarted);
                 if let Some((id, fault)) = self.members.iter().find_map(|m| match &m.health {
                     Some(Verdict::Unhealthy(fault)) => Some((&m.id, fault.clone())),
@@ -509,10 +513,28 @@ impl Machine {
                 }) {
                     error = error.about(id).caused_by(fault);
                 }
-                self.out.others.push(Effect::Started(Err(error)));
+                self.run(Err(error));
             }
             None => {}
         }
+    }
+
+    fn check_chosen(&mut self) {
+        let Phase::Choosing(until) = self.phase else {
+            return;
+        };
+        if self.active.is_some() {
+            self.run(Ok(()));
+        } else if self.now >= until {
+            self.run(Err(Error::new(ErrorKind::NotStarted)));
+        }
+    }
+
+    /// The start is over, which the snapshot shows before anybody is told.
+    fn run(&mut self, started: Result<(), Error>) {
+        self.phase = Phase::Running;
+        self.out.publish = true;
+        self.out.others.push(Effect::Started(started));
     }
 
     // --- what others see ---
@@ -606,6 +628,9 @@ impl Machine {
         match &member.health {
             Some(Verdict::Standby) => obstacles.push(Obstacle::Standby),
             Some(Verdict::Suspended) => obstacles.push(Obstacle::Suspended),
+            Some(Verdict::Unhealthy(_)) if circuit.is_closed() && !self.is_ready(member) => {
+                obstacles.push(Obstacle::Refusing);
+            }
             Some(Verdict::Healthy | Verdict::Unhealthy(_)) | None => {}
         }
         if member.weight.is_zero() {
@@ -651,6 +676,19 @@ impl Machine {
         self.out.publish = true;
         self.out.events.push(event);
     }
+
+    /// Once is enough, however often a policy was asked.
+    fn complain(&mut self, policy: &'static str) {
+        let event = Event::PolicyPanicked { policy };
+        if !self.out.events.contains(&event) {
+            self.emit(event);
+        }
+    }
+}
+
+/// A policy of the user's, called so that its panic harms nobody. `None` if it panicked.
+fn guarded<T>(policy: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(policy)).ok()
 }
 
 /// A span of time within 10 % of the one given.

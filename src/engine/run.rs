@@ -80,6 +80,9 @@ pub struct Limits {
     pub deadline: Duration,
 }
 
+/// A year: as good as forever, and no sum of it with any time overflows.
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// Why a call failed: the driver's word, or ours.
 #[derive(Debug)]
 pub enum RunError<E> {
@@ -145,6 +148,10 @@ impl<B: Backend> Router<B> {
 
     /// Changes how long its calls may take; other handles keep theirs.
     pub fn set_limits(&mut self, limits: Limits) {
+        let limits = Limits {
+            response_timeout: limits.response_timeout.min(LONGEST),
+            deadline: limits.deadline.min(LONGEST),
+        };
         self.timeout_us = micros(limits.response_timeout.min(limits.deadline));
         self.limits = limits;
     }
@@ -412,12 +419,18 @@ impl<'a, B: Backend> Call<'a, B> {
             Next::Again => self.pause(live).await,
             Next::AfterVerdict => self.await_verdict(live, number).await,
             Next::Follow(to) => {
-                self.follow(live, to);
+                self.follow(live, to).await;
                 self.pause(live).await
             }
         };
         if again && Instant::now() < self.deadline {
             return None;
+        }
+        // An earlier attempt may have run; that this one did not is no proof for the call.
+        if class.is_retry_safe()
+            && let Some(doubt) = self.doubt.take()
+        {
+            return Some(Err(RunError::Engine(doubt)));
         }
         Some(hand_over(result, error))
     }
@@ -444,28 +457,13 @@ impl<'a, B: Backend> Call<'a, B> {
 
     /// A refusal by state waits for the decision whether this database is left.
     async fn await_verdict(&mut self, live: &Arc<Live<B>>, number: Option<u64>) -> bool {
-        let mut routing = self.core.routing.subscribe();
-        let mut judged = live.tally.judged();
-        let Some(number) = number else {
-            // Of another episode: that is decided already.
-            return self.pause(live).await;
-        };
-        let moved_on = routing.wait_for(|routing| moved(routing, live));
-        let decided = judged.wait_for(|judged| judged.refusals >= number);
-        let cornered = tokio::select! {
-            _ = moved_on => return true,
-            decided = decided => decided.is_ok_and(|judged| judged.cornered),
-            () = tokio::time::sleep_until(self.deadline) => return false,
-        };
-        if moved(&self.core.current(), live) {
-            return true;
-        }
-        !cornered && self.pause(live).await
+        is_worth_repeating(self.core, live, number, self.deadline).await && self.pause(live).await
     }
 
-    /// The server says who serves; that is the machine's business.
-    fn follow(&self, live: &Arc<Live<B>>, to: DatabaseId) {
-        let (answer, _) = tokio::sync::oneshot::channel();
+    /// The server says who serves; that is the machine's business. Waits for what it makes of it:
+    /// until then every attempt would be turned away again, at the cost of the retry budget.
+    async fn follow(&mut self, live: &Arc<Live<B>>, to: DatabaseId) {
+        let (answer, answered) = tokio::sync::oneshot::channel();
         let cause = format!("{} said so", live.conn.id);
         let verb = Verb::Direct {
             to,
@@ -477,6 +475,7 @@ impl<'a, B: Backend> Call<'a, B> {
             verb: VerbDraft::Ready(verb),
             answer,
         });
+        let _ = tokio::time::timeout_at(self.deadline, answered).await;
     }
 
     /// A connection that may be used now; waits for one within the deadline.
@@ -484,6 +483,30 @@ impl<'a, B: Backend> Call<'a, B> {
         let found = acquire(self.core, self.deadline, self.dead).await;
         found.map_err(|error| self.doubt.take().unwrap_or(error.after(self.attempts)))
     }
+}
+
+/// Waits until it is decided whether a database that refused by its state is left. False: the client
+/// stays on it, since there is no other, or the time is up.
+pub(crate) async fn is_worth_repeating<B: Backend>(
+    core: &Core<B>,
+    live: &Arc<Live<B>>,
+    number: Option<u64>,
+    deadline: Instant,
+) -> bool {
+    let Some(number) = number else {
+        // Of another episode: that is decided already.
+        return true;
+    };
+    let mut routing = core.routing.subscribe();
+    let mut judged = live.tally.judged();
+    let moved_on = routing.wait_for(|routing| moved(routing, live));
+    let decided = judged.wait_for(|judged| judged.refusals >= number);
+    let cornered = tokio::select! {
+        _ = moved_on => return true,
+        decided = decided => decided.is_ok_and(|judged| judged.cornered),
+        () = tokio::time::sleep_until(deadline) => return false,
+    };
+    !cornered || moved(&core.current(), live)
 }
 
 /// Whether calls go elsewhere, or nowhere, now.

@@ -90,6 +90,8 @@ pub enum Obstacle {
     Standby,
     /// It is suspended.
     Suspended,
+    /// It refuses by its state, though the circuit that it shares with others is closed.
+    Refusing,
     /// Its weight is 0.
     WeightZero,
     /// Its role does not fit.
@@ -122,6 +124,7 @@ impl fmt::Display for Obstacle {
             Self::Recovering => f.write_str("recovering"),
             Self::Standby => f.write_str("standing by"),
             Self::Suspended => f.write_str("suspended"),
+            Self::Refusing => f.write_str("refusing"),
             Self::WeightZero => f.write_str("weight 0"),
             Self::Role => f.write_str("role does not fit"),
             Self::Ordered { to } => write!(f, "{to} was ordered"),

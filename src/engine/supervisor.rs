@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::backend::{Backend, Fault, FaultKind, Mark, Purpose, Verdict, Wiring};
 use super::calls::Calls;
+use super::client::validate;
 use super::config::Drain;
 use super::database::Database;
 use super::error::Error;
@@ -34,6 +35,8 @@ pub(crate) struct Supervisor<B: Backend> {
     mailbox: mpsc::UnboundedReceiver<Mail<B>>,
     membership: Option<Box<dyn Membership<B::Endpoint>>>,
     members: HashMap<MemberKey, Place<B>>,
+    /// Connections of members that have left, until their last call has ended.
+    leaving: HashMap<u64, Arc<Conn<B>>>,
     tallies: HashMap<Arc<str>, Arc<Tally>>,
     answers: HashMap<Ticket, oneshot::Sender<Result<(), Error>>>,
     starting: Vec<oneshot::Sender<Result<(), Error>>>,
@@ -52,6 +55,8 @@ struct Place<B: Backend> {
     probe: Option<Link<B>>,
     /// Connections that have ended and whose commands may still run at the server.
     marks: Vec<Mark>,
+    /// Calls that were in flight when the last traffic connection was ended.
+    cut: usize,
 }
 
 struct Link<B: Backend> {
@@ -115,6 +120,7 @@ impl<B: Backend> Supervisor<B> {
             mailbox,
             membership,
             members: HashMap::new(),
+            leaving: HashMap::new(),
             tallies: HashMap::new(),
             answers: HashMap::new(),
             starting: Vec::new(),
@@ -253,6 +259,7 @@ impl<B: Backend> Supervisor<B> {
                 traffic: None,
                 probe: None,
                 marks: Vec::new(),
+                cut: 0,
             },
         );
         described
@@ -309,15 +316,23 @@ impl<B: Backend> Supervisor<B> {
                 fresh,
                 fence,
             } => {
-                if let Some(conn) = fresh {
+                let installed = fresh.is_some_and(|conn| {
                     let alive = !matches!(verdict, Verdict::Unhealthy(_));
-                    self.install(conn, &probe, alive, fence);
-                }
+                    self.install(conn, &probe, alive, fence)
+                });
+                let place = self.members.get_mut(&probe.member);
+                let link = place.and_then(|place| place.slot(probe.slot).as_ref());
+                let connected = link.is_some_and(|link| !link.conn.lost.is_lost());
                 self.feed(Input::Probed {
                     probe: probe.id,
                     verdict,
                     rtt,
+                    connected,
                 });
+                if installed && self.machine.serving() == Some(probe.member) {
+                    // Another connection of the same member: nothing for the machine to decide.
+                    self.publish();
+                }
             }
             Done::Lost {
                 member,
@@ -342,6 +357,7 @@ impl<B: Backend> Supervisor<B> {
             }
             Done::Drained { event, end } => {
                 if let Some(conn) = end {
+                    self.leaving.remove(&conn.incarnation);
                     if let Some(place) = self.members.get_mut(&conn.member) {
                         place.bury(&conn, Slot::Traffic);
                     }
@@ -352,7 +368,12 @@ impl<B: Backend> Supervisor<B> {
                 }
             }
             Done::Topology(membership, topology) => {
+                // A membership is the user's: what cannot be is dropped as a whole, as an old epoch is.
+                let valid = |t: &super::membership::Topology<_>| validate(&t.databases).is_ok();
                 if let Some(topology) = topology {
+                    if !valid(&topology) {
+                        return self.watch_membership(membership);
+                    }
                     self.topology(topology.epoch, topology.databases, None);
                     self.watch_membership(membership);
                 }
@@ -360,19 +381,19 @@ impl<B: Backend> Supervisor<B> {
         }
     }
 
-    /// Gives a fresh connection its slot, if it is still wanted there.
-    fn install(&mut self, conn: Arc<Conn<B>>, probe: &Probe, alive: bool, fence: Fence) {
+    /// Gives a fresh connection its slot; false if it is not wanted there.
+    fn install(&mut self, conn: Arc<Conn<B>>, probe: &Probe, alive: bool, fence: Fence) -> bool {
         let backend = &self.core.backend;
         let Some(place) = self.members.get_mut(&probe.member).filter(|_| alive) else {
             conn.end(backend);
-            return;
+            return false;
         };
         let slot = place.slot(probe.slot);
         let taken = slot.as_ref().is_some_and(|link| !link.conn.lost.is_lost());
         if taken && !probe.fresh {
             // Somebody else connected meanwhile, and callers may be on that one.
             conn.end(backend);
-            return;
+            return false;
         }
         let (member, slot_name, incarnation) = (probe.member, probe.slot, conn.incarnation);
         let lost = conn.lost.clone();
@@ -400,6 +421,7 @@ impl<B: Backend> Supervisor<B> {
                 incarnation,
             }
         });
+        true
     }
 
     // --- effects ---
@@ -545,8 +567,11 @@ impl<B: Backend> Supervisor<B> {
                 .members
                 .values()
                 .find(|place| place.database.id == *from)
-                .and_then(|place| place.traffic.as_ref())
-                .map_or(0, |link| link.conn.calls.in_flight());
+                .map_or(0, |place| match &place.traffic {
+                    Some(link) => link.conn.calls.in_flight(),
+                    // A failover ends the connection before it is told.
+                    None => place.cut,
+                });
         }
     }
 
@@ -569,14 +594,22 @@ impl<B: Backend> Supervisor<B> {
                 Drain::Leave => None,
                 Drain::Cancel(after) => Some(after),
             };
-            if drained(&conn.calls, limit).await {
-                let event = Some(Event::Drained { database });
-                return Done::Drained { event, end: None };
-            }
-            let cut = conn.calls.in_flight();
-            Done::Drained {
-                event: Some(Event::DrainTimeout { database, cut }),
-                end: Some(conn),
+            match drained(&conn.calls, limit).await {
+                Drained::Empty => Done::Drained {
+                    event: Some(Event::Drained { database }),
+                    end: None,
+                },
+                Drained::Active => Done::Drained {
+                    event: None,
+                    end: None,
+                },
+                Drained::TimedOut => Done::Drained {
+                    event: Some(Event::DrainTimeout {
+                        database,
+                        cut: conn.calls.in_flight(),
+                    }),
+                    end: Some(conn),
+                },
             }
         });
     }
@@ -585,17 +618,26 @@ impl<B: Backend> Supervisor<B> {
         let Some(mut place) = self.members.remove(&member) else {
             return;
         };
+        let domain = &place.database.failure_domain;
+        let mut others = self.members.values();
+        if !others.any(|other| other.database.failure_domain == *domain) {
+            self.tallies.remove(domain);
+        }
         if let Some(link) = place.probe.take() {
             link.conn.end(&self.core.backend);
         }
         let Some(link) = place.traffic.take() else {
             return;
         };
-        // What is in flight ends by its own deadline; the connection goes with the last of it.
-        let limit = self.core.config.calls.deadline;
+        let limit = match self.core.config.failover.drain {
+            Drain::Leave => None,
+            Drain::Cancel(after) => Some(after),
+        };
         let conn = link.conn;
+        self.leaving.insert(conn.incarnation, conn.clone());
+        // What is in flight ends by its own deadline; the connection goes with the last of it.
         self.tasks.spawn(async move {
-            drained(&conn.calls, Some(limit)).await;
+            drained(&conn.calls, limit).await;
             Done::Drained {
                 event: None,
                 end: Some(conn),
@@ -665,6 +707,9 @@ impl<B: Backend> Supervisor<B> {
                 link.conn.end(&self.core.backend);
             }
         }
+        for (_, conn) in self.leaving.drain() {
+            conn.end(&self.core.backend);
+        }
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         let _ = self.core.events.send(Event::Closed);
@@ -681,10 +726,11 @@ impl<B: Backend> Place<B> {
 
     /// Remembers an ended connection of the callers', to be fenced before the next one is used.
     fn bury(&mut self, conn: &Conn<B>, slot: Slot) {
-        if slot == Slot::Traffic
-            && let Some(mark) = &conn.mark
-        {
-            self.remember(mark.clone());
+        if slot == Slot::Traffic {
+            self.cut = conn.calls.in_flight();
+            if let Some(mark) = &conn.mark {
+                self.remember(mark.clone());
+            }
         }
     }
 
@@ -696,16 +742,32 @@ impl<B: Backend> Place<B> {
     }
 }
 
-/// True once nothing is in flight; false if the limit passes first.
-async fn drained(calls: &Calls, limit: Option<Duration>) -> bool {
+/// How a drain ended.
+enum Drained {
+    /// Nothing is in flight any more.
+    Empty,
+    /// The client has come back to it: there is nothing to drain.
+    Active,
+    TimedOut,
+}
+
+async fn drained(calls: &Calls, limit: Option<Duration>) -> Drained {
     let until = limit.map(|limit| Instant::now() + limit);
-    while calls.in_flight() > 0 {
+    let mut quiet = 0;
+    loop {
+        if calls.watched.load(Ordering::Acquire) {
+            return Drained::Active;
+        }
+        quiet = if calls.in_flight() == 0 { quiet + 1 } else { 0 };
+        // Twice: a call that chose this connection just before may not have registered at the first look.
+        if quiet == 2 {
+            return Drained::Empty;
+        }
         if until.is_some_and(|until| Instant::now() >= until) {
-            return false;
+            return Drained::TimedOut;
         }
         tokio::time::sleep(DRAIN_POLL).await;
     }
-    true
 }
 
 /// Says that nothing more will come, however the supervisor ended.

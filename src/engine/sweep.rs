@@ -5,9 +5,9 @@
 //! throughput. Tests on a paused clock let it run as a task instead ([`Clock::for_task`]).
 
 // A lock around a list of clients, touched when a client starts or ends.
+use std::panic::AssertUnwindSafe;
 #[allow(clippy::disallowed_types)]
 use std::sync::Mutex;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, Weak};
 use std::task::Waker;
@@ -161,17 +161,19 @@ impl Swept {
         let mut owed = false;
         let mut tell = false;
         self.lock().retain(|calls| {
+            let watched = calls.watched.load(Ordering::Acquire);
             let (owes, silence) = calls.sweep(now, threshold, due);
-            owed |= owes;
+            // What nobody waits for is owed only where silence is a sign.
+            owed |= owes && (watched || calls.in_flight() > 0);
             if let Some(silence) = silence
-                && calls.watched.load(Ordering::Acquire)
+                && watched
             {
                 let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
                 *stalled = Some((calls.member, silence));
                 tell = true;
             }
             // Nobody else holds it: the connection is gone, and its last call with it.
-            owes || Arc::strong_count(calls) > 1
+            Arc::strong_count(calls) > 1
         });
         for waker in due.drain(..) {
             waker.wake();

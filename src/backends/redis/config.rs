@@ -13,7 +13,7 @@ use crate::engine::config::{
     CallConfig, CircuitConfig, Config, DetectorConfig, FailoverConfig, HealthConfig, Sensitivity,
     StartConfig,
 };
-use crate::engine::database::Database;
+use crate::engine::database::{Database, DatabaseId};
 use crate::engine::error::ConfigError;
 
 /// Databases and settings of a client.
@@ -89,10 +89,14 @@ impl RedisConfig {
     #[cfg(feature = "serde")]
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         within_size(text)?;
-        let deserializer = toml::Deserializer::parse(text)
-            .map_err(|error| ConfigError::new("toml", masked(error.message())))?;
+        let deserializer = toml::Deserializer::parse(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.unwrap_or_default().matches('\n').count() + 1;
+            let problem = format!("{} at line {line}", unquoted(error.message()));
+            ConfigError::new("toml", problem)
+        })?;
         serde_path_to_error::deserialize(deserializer)
-            .map_err(|error| field_error(error.path(), error.inner().message()))
+            .map_err(|error| field_error("toml", error.path(), error.inner().message()))
     }
 
     /// Reads JSON.
@@ -103,11 +107,15 @@ impl RedisConfig {
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         within_size(text)?;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let config = serde_path_to_error::deserialize(&mut deserializer)
-            .map_err(|error| field_error(error.path(), &error.inner().to_string()))?;
-        deserializer
-            .end()
-            .map_err(|error| ConfigError::new("json", masked(&error.to_string())))?;
+        let config = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            match error.inner() {
+                // Of the text itself, of which the parser quotes nothing.
+                inner if !inner.is_data() => ConfigError::new("json", inner.to_string()),
+                inner => field_error("json", error.path(), &inner.to_string()),
+            }
+        })?;
+        let end = deserializer.end();
+        end.map_err(|error| ConfigError::new("json", error.to_string()))?;
         Ok(config)
     }
 
@@ -142,11 +150,13 @@ impl RedisConfig {
 impl DatabaseConfig {
     fn database(&self) -> Result<Database<RedisEndpoint>, ConfigError> {
         let endpoint = RedisEndpoint::parse(&self.url)?;
-        let id = self.id.clone().unwrap_or_else(|| endpoint.name());
-        let weight = self.weight.unwrap_or(1.0);
-        crate::engine::database::Weight::new(weight)?;
+        let id = match &self.id {
+            Some(id) => DatabaseId::new(id)?,
+            None => endpoint.id()?,
+        };
         let mut database = Database::new(id, endpoint)?
-            .weight(weight)?
+            .weight(self.weight.unwrap_or(1.0))
+            .map_err(|error| error.renamed("weight"))?
             .enabled(self.enabled.unwrap_or(true));
         if let Some(domain) = &self.failure_domain {
             database = database.failure_domain(domain)?;
@@ -179,16 +189,30 @@ fn within_size(text: &str) -> Result<(), ConfigError> {
 }
 
 #[cfg(feature = "serde")]
-fn field_error(path: &serde_path_to_error::Path, message: &str) -> ConfigError {
-    ConfigError::new(path.to_string(), masked(message))
+fn field_error(format: &str, path: &serde_path_to_error::Path, message: &str) -> ConfigError {
+    // What is no name of a field, such as a URL in the wrong place, is not repeated either.
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_-[].".contains(c);
+    let path = path.to_string();
+    let field = match path.as_str() {
+        "" | "." => format,
+        path if path.chars().all(is_name) => path,
+        _ => "unknown field",
+    };
+    ConfigError::new(field, unquoted(message))
 }
 
-/// Parsers quote what they choke on between double quotes; it may be a password in the wrong place.
+/// The parser's message without what it quotes of the text: that may be a password in the wrong place.
+///
+/// Such as "invalid type: string "secret", expected f64" and "unknown variant `secret`, expected ...".
 #[cfg(feature = "serde")]
-fn masked(message: &str) -> String {
-    let mut masked = String::new();
-    for (index, part) in message.split('"').enumerate() {
-        masked.push_str(if index % 2 == 0 { part } else { "\"…\"" });
+fn unquoted(message: &str) -> String {
+    let (found, expected) = match message.rsplit_once(", expected ") {
+        Some((found, expected)) => (found, Some(expected)),
+        None => (message, None),
+    };
+    let found = found.split(['"', '`', '\'']).next().unwrap_or_default();
+    match expected {
+        Some(expected) => format!("{}, expected {expected}", found.trim_end()),
+        None => found.trim_end().to_owned(),
     }
-    masked
 }

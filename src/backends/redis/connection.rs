@@ -8,7 +8,8 @@ use ::redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
 use futures_util::FutureExt;
 
 use super::commands::{Cursor, PipelineRoute, Route, route, route_pipeline};
-use super::error::{run_to_redis, to_redis};
+use super::cursors::{Cursors, is_by_hand};
+use super::error::{BLOCKING_SCAN, run_to_redis, to_redis};
 use super::handle::Redis;
 use super::lane;
 use super::operation::{Batch, Pinned, Single};
@@ -16,7 +17,7 @@ use super::watch::Watch;
 use crate::engine::client::MultiDbClient;
 use crate::engine::database::DatabaseId;
 use crate::engine::error::{Error, ErrorKind};
-use crate::engine::run::{Limits, Router};
+use crate::engine::run::{Limits, Operation, Router};
 
 /// A connection to whichever database is active: a drop-in for `redis::aio::MultiplexedConnection`.
 ///
@@ -29,8 +30,8 @@ use crate::engine::run::{Limits, Router};
 pub struct MultiDbConnection {
     router: Router<Redis>,
     watch: Option<Watch>,
-    /// Where the handle's scan was begun: its cursor means nothing elsewhere.
-    scan: Option<DatabaseId>,
+    /// Of the scans of this handle.
+    cursors: Cursors,
     idempotent: bool,
 }
 
@@ -41,7 +42,7 @@ impl MultiDbConnection {
         Self {
             router: client.router(),
             watch: None,
-            scan: None,
+            cursors: Cursors::of_a_handle(),
             idempotent: false,
         }
     }
@@ -151,15 +152,15 @@ impl MultiDbConnection {
                 }
                 Route::Scan { cursor } => self.scan(cmd, cursor).await,
                 Route::Plain => {
-                    if let Some(watch) = &self.watch
-                        && let Some(result) = watch.run(&core, cmd, limits).await
-                    {
-                        return result;
-                    }
                     let op = Single {
                         cmd,
                         idempotent: self.idempotent,
                     };
+                    if let Some(watch) = &self.watch
+                        && let Some(result) = watch.run(&core, &op, limits).await
+                    {
+                        return result;
+                    }
                     self.router.run(&op).await.map_err(run_to_redis)
                 }
             }
@@ -171,30 +172,77 @@ impl MultiDbConnection {
             cmd,
             idempotent: self.idempotent,
         };
-        match cursor {
-            Cursor::Start => {
-                let result = self.router.run(&op).await.map_err(run_to_redis);
-                self.scan = self.router.last_database().cloned();
-                result
-            }
-            Cursor::Continue => {
-                let to = self.scan_origin()?;
-                let pinned = Pinned { op, to: &to };
-                self.router.run(&pinned).await.map_err(run_to_redis)
-            }
-        }
+        let reply = self.run_scan(op, cursor, std::iter::once(cmd)).await?;
+        self.remember(cmd, &reply);
+        Ok(reply)
     }
 
-    /// The database that a cursor belongs to. A handle that began no scan can only vouch for a client
-    /// that has never switched.
-    fn scan_origin(&self) -> RedisResult<DatabaseId> {
-        if let Some(origin) = &self.scan {
-            return Ok(origin.clone());
+    async fn scan_batch(&mut self, op: Batch<'_>, cursor: Cursor) -> RedisResult<Vec<Value>> {
+        let pipeline = op.pipeline;
+        let replies = self.run_scan(op, cursor, pipeline.cmd_iter()).await?;
+        let elements = match replies.as_slice() {
+            [Value::Array(elements)] if pipeline.is_transaction() => elements,
+            elements => elements,
+        };
+        for (cmd, reply) in pipeline.cmd_iter().zip(elements) {
+            if let Route::Scan { .. } = route(cmd) {
+                self.remember(cmd, reply);
+            }
         }
+        Ok(replies)
+    }
+
+    /// A scan begins anywhere and goes on where it was begun.
+    async fn run_scan<O: Operation<Redis>>(
+        &mut self,
+        op: O,
+        cursor: Cursor,
+        steps: impl Iterator<Item = &Cmd>,
+    ) -> RedisResult<O::Output> {
+        let result = match cursor {
+            Cursor::Start => self.router.run(&op).await,
+            Cursor::Continue => {
+                let to = self.origin(steps).map_err(to_redis)?;
+                self.router.run(&Pinned { op, to: &to }).await
+            }
+        };
+        result.map_err(run_to_redis)
+    }
+
+    /// The database that gave all the cursors among these commands. For a cursor of unknown origin only
+    /// a client that has never switched can vouch.
+    fn origin<'a>(&self, steps: impl Iterator<Item = &'a Cmd>) -> Result<DatabaseId, Error> {
+        let moved = || Error::new(ErrorKind::CursorMoved);
         let snapshot = self.client().snapshot();
-        match &snapshot.active {
-            Some(active) if snapshot.generation <= 1 => Ok(active.clone()),
-            _ => Err(to_redis(Error::new(ErrorKind::CursorMoved))),
+        let core = self.client().core();
+        let goes_on = |cmd: &&Cmd| {
+            route(cmd)
+                == Route::Scan {
+                    cursor: Cursor::Continue,
+                }
+        };
+        let mut origins = steps.filter(goes_on).map(|cmd| {
+            let ours = self.cursors.origin(cmd).cloned();
+            ours.or_else(|| core.backend.cursors().origin(cmd).cloned())
+                .or_else(|| snapshot.active.clone().filter(|_| snapshot.generation <= 1))
+                .ok_or_else(moved)
+        });
+        let first = origins.next().unwrap_or_else(|| Err(moved()))?;
+        for other in origins {
+            if other? != first {
+                return Err(moved());
+            }
+        }
+        Ok(first)
+    }
+
+    fn remember(&mut self, cmd: &Cmd, reply: &Value) {
+        if let Some(from) = self.router.last_database() {
+            self.cursors.remember(cmd, reply, from);
+            if is_by_hand(cmd) {
+                let core = self.router.client().core();
+                core.backend.cursors().remember(cmd, reply, from);
+            }
         }
     }
 
@@ -214,7 +262,7 @@ impl MultiDbConnection {
                 let atomic = op.pipeline.is_transaction();
                 let result = match atomic {
                     true => watch.commit(&core, &op, limits).await,
-                    false => watch.run_batch(&core, &op, limits).await,
+                    false => watch.run(&core, &op, limits).await,
                 };
                 if let Some(result) = result {
                     if atomic {
@@ -231,24 +279,10 @@ impl MultiDbConnection {
                 PipelineRoute::Plain => self.router.run(&op).await.map_err(run_to_redis),
                 PipelineRoute::Blocking => lane::block_batch(&core, &op, limits).await,
                 PipelineRoute::Scan {
-                    cursor: Cursor::Start,
+                    cursor,
                     blocking: false,
-                } => {
-                    let result = self.router.run(&op).await.map_err(run_to_redis);
-                    self.scan = self.router.last_database().cloned();
-                    result
-                }
-                PipelineRoute::Scan {
-                    cursor: Cursor::Continue,
-                    blocking: false,
-                } => {
-                    let to = self.scan_origin()?;
-                    let pinned = Pinned { op, to: &to };
-                    self.router.run(&pinned).await.map_err(run_to_redis)
-                }
-                PipelineRoute::Scan { blocking: true, .. } => {
-                    Err(unsupported("SCAN beside a blocking command"))
-                }
+                } => self.scan_batch(op, cursor).await,
+                PipelineRoute::Scan { blocking: true, .. } => Err(unsupported(BLOCKING_SCAN)),
             }
         })
     }
@@ -286,7 +320,7 @@ impl Clone for MultiDbConnection {
         Self {
             router: self.router.clone(),
             watch: self.watch.clone(),
-            scan: self.scan.clone(),
+            cursors: self.cursors.clone(),
             idempotent: self.idempotent,
         }
     }

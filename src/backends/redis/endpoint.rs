@@ -4,6 +4,7 @@ use std::fmt;
 
 use ::redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
+use crate::engine::database::DatabaseId;
 use crate::engine::error::ConfigError;
 
 /// Where a Redis database is, who we are there, and which of its databases we want.
@@ -70,6 +71,16 @@ impl RedisEndpoint {
             0 => format!("{host}:{}", self.port),
             db => format!("{host}:{}/{db}", self.port),
         }
+    }
+
+    /// The name as an id, for a database that has been given none.
+    pub(super) fn id(&self) -> Result<DatabaseId, ConfigError> {
+        DatabaseId::new(self.name()).map_err(|_| {
+            ConfigError::new(
+                "url",
+                "names a host too long for an id; give the database one",
+            )
+        })
     }
 
     /// The host, a name or an address.

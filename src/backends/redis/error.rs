@@ -42,13 +42,19 @@ fn refused(detail: &str) -> Option<Error> {
     for word in command.split(' ') {
         cmd.arg(word);
     }
-    match route(&cmd) {
-        Route::Unsupported(command) => Some(Error::new(ErrorKind::Unsupported { command })),
-        Route::Plain | Route::Blocking(_) | Route::Watch | Route::Unwatch | Route::Scan { .. } => {
-            None
-        }
-    }
+    let command = match route(&cmd) {
+        Route::Unsupported(command) => command,
+        // Refused inside a pipeline.
+        Route::Watch => "WATCH",
+        Route::Unwatch => "UNWATCH",
+        Route::Scan { .. } => BLOCKING_SCAN,
+        Route::Plain | Route::Blocking(_) => return None,
+    };
+    Some(Error::new(ErrorKind::Unsupported { command }))
 }
+
+/// What a pipeline that holds both is refused as.
+pub(super) const BLOCKING_SCAN: &str = "SCAN beside a blocking command";
 
 pub(super) fn to_redis(error: Error) -> RedisError {
     let kind = match error.kind() {

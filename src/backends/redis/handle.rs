@@ -2,20 +2,23 @@
 
 use std::fmt;
 use std::io;
-// A short list, touched when a lane is taken or given back.
+// Short lists, touched when a lane is taken or given back, and by scans.
 #[allow(clippy::disallowed_types)]
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, Value, cmd};
+use ::redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, ServerError, Value, cmd,
+};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::task::AbortHandle;
 
 use super::classify::classify_command;
 use super::connector::{Connector, HANDSHAKE_CAP, Metered, REPLY_CAP};
+use super::cursors::Cursors;
 use super::endpoint::RedisEndpoint;
 use super::lane::Lane;
 use crate::engine::backend::{
@@ -31,6 +34,8 @@ pub struct Redis {
     /// Private connections that nobody uses at the moment.
     #[allow(clippy::disallowed_types)]
     lanes: Mutex<Vec<Lane>>,
+    #[allow(clippy::disallowed_types)]
+    cursors: Mutex<Cursors>,
     closed: AtomicBool,
 }
 
@@ -74,6 +79,7 @@ impl Redis {
         Self {
             connector: Box::new(connector),
             lanes: Mutex::new(Vec::new()),
+            cursors: Mutex::new(Cursors::of_a_client()),
             closed: AtomicBool::new(false),
         }
     }
@@ -90,6 +96,12 @@ impl Redis {
         if lanes.len() < SPARE_LANES && !self.closed.load(Ordering::Acquire) {
             lanes.push(lane);
         }
+    }
+
+    /// Of scans that callers step through by hand.
+    #[allow(clippy::disallowed_types)]
+    pub(super) fn cursors(&self) -> std::sync::MutexGuard<'_, Cursors> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> RedisResult<RedisHandle> {
@@ -195,8 +207,12 @@ impl RedisHandle {
         self.link.driver.abort();
     }
 
-    /// Runs a command of ours. The caller sets the deadline.
-    async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
+    /// Runs a command beside the callers' own, such as one of a [`HealthCheck`]. It has no deadline
+    /// here: a check is dropped when its time is up.
+    ///
+    /// # Errors
+    /// What it says of the database, as a [`Verdict::Unhealthy`] needs it.
+    pub async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
         let result = self.con.clone().send_packed_command(command).await;
         self.link.meter.replied();
         match classify_command(command, Phase::Answered, &result) {
@@ -207,7 +223,7 @@ impl RedisHandle {
                 Err(Fault::new(FaultKind::Denied, "credentials refused"))
             }
             _ => match result {
-                Ok(Value::ServerError(error)) => Err(Fault::new(FaultKind::Other, error.code())),
+                Ok(Value::ServerError(error)) => Err(Fault::new(FaultKind::Other, code(&error))),
                 Ok(value) => Ok(value),
                 Err(error) => Err(fault(&error)),
             },
@@ -336,6 +352,15 @@ pub(super) fn fault(error: &RedisError) -> Fault {
         _ => (FaultKind::Other, "connection failed"),
     };
     Fault::new(kind, what)
+}
+
+/// The code of an error reply, if it looks like one: the first word may be anything else, too.
+fn code(error: &ServerError) -> &str {
+    let code = error.code();
+    match code.len() <= 20 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        true => code,
+        false => "an error without a code",
+    }
 }
 
 /// The kind of the i/o error inside, if there is one. The driver wraps it in an `Arc` before it

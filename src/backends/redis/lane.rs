@@ -15,10 +15,13 @@ use super::commands::{timeout, with_timeout};
 use super::error::to_redis;
 use super::handle::{Redis, RedisHandle};
 use super::operation::{Batch, Single};
-use crate::engine::backend::{Backend, Class, LostSignal, NotSent, Phase, Purpose, Wiring};
+use crate::engine::backend::{
+    Backend, Class, FaultKind, LostSignal, NotSent, Phase, Purpose, Wiring,
+};
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::live::{Core, Live, Mail, connect};
-use crate::engine::run::{Limits, Operation, acquire};
+use crate::engine::retry::{self, Next};
+use crate::engine::run::{Limits, Operation, acquire, is_worth_repeating};
 
 /// A private connection, and where it leads.
 pub(crate) struct Lane {
@@ -43,6 +46,14 @@ pub(super) enum LaneEnd<T> {
     },
     /// The time was up, or the client is being closed.
     GivenUp,
+}
+
+/// What became of a call on a lane, and what follows from it.
+pub(super) struct Concluded<T> {
+    pub(super) result: RedisResult<T>,
+    pub(super) next: Next,
+    /// The number of a refusal by state, to wait for its verdict.
+    refusal: Option<u64>,
 }
 
 impl Lane {
@@ -70,7 +81,7 @@ impl Lane {
                 Err(fault) => {
                     live.tally
                         .book(live.episode, &Class::NotSent(NotSent::Connect));
-                    if Instant::now() + pause >= deadline {
+                    if fault.kind == FaultKind::Denied || Instant::now() + pause >= deadline {
                         let error = Error::new(ErrorKind::NotExecuted).caused_by(fault);
                         return Err(error.on(&live.conn.id, live.generation));
                     }
@@ -137,23 +148,46 @@ impl Lane {
         &self,
         op: &O,
         end: LaneEnd<O::Output>,
-    ) -> RedisResult<O::Output> {
+    ) -> Concluded<O::Output> {
         let (phase, result) = match end {
-            LaneEnd::Answered(result) if op.is_clean(&result) => return result,
+            LaneEnd::Answered(result) if op.is_clean(&result) => {
+                return Concluded {
+                    result,
+                    next: Next::Return,
+                    refusal: None,
+                };
+            }
             LaneEnd::Answered(result) => (Phase::Answered, Some(result)),
             LaneEnd::Lost { sent, result } => (Phase::Lost { sent }, Some(result)),
             LaneEnd::GivenUp => (Phase::TimedOut, None),
         };
         let class = op.classify(phase, result.as_ref());
-        self.live.tally.book(self.live.episode, &class);
+        let refusal = self.live.tally.book(self.live.episode, &class);
         let error = || Error::from_class(&class).on(&self.live.conn.id, self.live.generation);
-        match (&class, result) {
+        let result = match (&class, result) {
             (Class::Unknown(_) | Class::NotSent(NotSent::Lost), Some(Err(driver))) => {
                 Err(to_redis(error().caused_by(driver)))
             }
             (_, Some(result)) => result,
             (_, None) => Err(to_redis(error())),
+        };
+        Concluded {
+            result,
+            next: retry::next(&class, op.is_repeatable()),
+            refusal,
         }
+    }
+
+    /// Whether to run an operation once more that was refused by the server's state: once it is
+    /// decided whether this database is left.
+    pub(super) async fn is_worth_repeating<T>(
+        &self,
+        core: &Core<Redis>,
+        concluded: &Concluded<T>,
+        deadline: Instant,
+    ) -> bool {
+        is_worth_repeating(core, &self.live, concluded.refusal, deadline).await
+            && Instant::now() < deadline
     }
 }
 
@@ -182,6 +216,8 @@ pub(super) async fn block(
     let patience = timeout(cmd);
     let ends = patience.map(|patience| Instant::now() + patience);
     let mut current = cmd.clone();
+    // Since when every database it went to has refused it, and how long to wait before the next try.
+    let (mut refused_since, mut pause) = (None, Duration::from_millis(5));
     loop {
         let deadline = Instant::now() + limits.deadline;
         let mut lane = Lane::open(core, deadline).await.map_err(to_redis)?;
@@ -191,25 +227,33 @@ pub(super) async fn block(
         };
         let limit = ends.map(|ends| left_until(ends) + limits.response_timeout);
         let (end, moved) = run_until_moved(core, &mut lane, &op, limit, limits).await;
-        let lost = matches!(end, LaneEnd::Lost { .. } | LaneEnd::GivenUp);
-        let unanswered = matches!(&end, LaneEnd::Answered(Ok(Value::Nil)));
-        let again = if lost {
-            // What it would have taken is not known; only a reader may simply ask again.
-            op.is_repeatable() && !core.stop.is_cancelled()
-        } else {
+        let waited_in_vain = matches!(&end, LaneEnd::Answered(Ok(Value::Nil)));
+        let concluded = lane.conclude(&op, end);
+        let again = match concluded.next {
             // Released by us with nothing taken: the wait goes on where the client is now.
-            moved && unanswered
+            Next::Return => moved && waited_in_vain,
+            // A reader, or never sent. What another would have taken is not known.
+            Next::Again => !core.stop.is_cancelled(),
+            Next::AfterVerdict => {
+                let since = *refused_since.get_or_insert_with(Instant::now);
+                lane.is_worth_repeating(core, &concluded, since + limits.deadline)
+                    .await
+            }
+            Next::Doubt | Next::Follow(_) => false,
         };
         if again && ends.is_none_or(|ends| Instant::now() < ends) {
             current = match ends {
                 Some(ends) => with_timeout(cmd, left_until(ends)),
                 None => cmd.clone(),
             };
+            if concluded.next == Next::AfterVerdict && lane.is_current(core) {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(200));
+            }
             continue;
         }
-        let result = lane.conclude(&op, end);
         lane.give_back(core);
-        return result;
+        return concluded.result;
     }
 }
 
@@ -232,9 +276,9 @@ pub(super) async fn block_batch(
                 .unwrap_or(LaneEnd::GivenUp),
         }
     };
-    let result = lane.conclude(op, end);
+    let concluded = lane.conclude(op, end);
     lane.give_back(core);
-    result
+    concluded.result
 }
 
 /// Runs a blocking command; when the client moves on, asks the server to release it. True: it moved.

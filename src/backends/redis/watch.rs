@@ -16,7 +16,8 @@ use super::handle::Redis;
 use super::lane::{Lane, LaneEnd};
 use super::operation::{Batch, Single};
 use crate::engine::live::Core;
-use crate::engine::run::Limits;
+use crate::engine::retry::Next;
+use crate::engine::run::{Limits, Operation};
 
 /// A watched session, shared by the clones of a connection made while it lasts.
 ///
@@ -45,17 +46,16 @@ impl Watch {
                 Ok(lane) => lane,
                 Err(error) => return (Err(to_redis(error)), None),
             };
-            let op = single(watch);
+            let op = harmless(watch);
             let end = lane.run(core, &op, Some(limits.response_timeout)).await;
-            // Watching twice does no harm: a connection lost in between is simply replaced.
-            let lost = matches!(end, LaneEnd::Lost { .. });
-            if lost && !core.stop.is_cancelled() && Instant::now() < deadline {
+            let concluded = lane.conclude(&op, end);
+            let again = concluded.next == Next::Again && !core.stop.is_cancelled();
+            if again && Instant::now() < deadline {
                 continue;
             }
-            let result = lane.conclude(&op, end);
-            let watching = matches!(result, Ok(Value::Okay));
+            let watching = matches!(concluded.result, Ok(Value::Okay));
             let session = watching.then(|| Self(Arc::new(Mutex::new(State::Open(lane)))));
-            return (result, session);
+            return (concluded.result, session);
         }
     }
 
@@ -63,38 +63,14 @@ impl Watch {
         matches!(*self.0.lock().await, State::Over)
     }
 
-    /// A command of the session. `None`: the session cannot carry it any more, it may run anywhere.
-    pub(super) async fn run(
+    /// A command or a plain pipeline of the session. `None`: the session cannot carry it any more, and
+    /// it may run anywhere.
+    pub(super) async fn run<O: Operation<Redis>>(
         &self,
         core: &Core<Redis>,
-        cmd: &Cmd,
+        op: &O,
         limits: Limits,
-    ) -> Option<RedisResult<Value>> {
-        let mut state = self.0.lock().await;
-        let State::Open(lane) = &mut *state else {
-            return None;
-        };
-        if !lane.is_current(core) {
-            *state = State::Broken;
-            return None;
-        }
-        let op = single(cmd);
-        let end = lane.run(core, &op, Some(limits.response_timeout)).await;
-        let unanswered = !matches!(end, LaneEnd::Answered(_));
-        let result = lane.conclude(&op, end);
-        if unanswered {
-            *state = State::Broken;
-        }
-        Some(result)
-    }
-
-    /// A plain pipeline of the session.
-    pub(super) async fn run_batch(
-        &self,
-        core: &Core<Redis>,
-        op: &Batch<'_>,
-        limits: Limits,
-    ) -> Option<RedisResult<Vec<Value>>> {
+    ) -> Option<RedisResult<O::Output>> {
         let mut state = self.0.lock().await;
         let State::Open(lane) = &mut *state else {
             return None;
@@ -104,12 +80,13 @@ impl Watch {
             return None;
         }
         let end = lane.run(core, op, Some(limits.response_timeout)).await;
-        let unanswered = !matches!(end, LaneEnd::Answered(_));
-        let result = lane.conclude(op, end);
-        if unanswered {
+        let answered = matches!(end, LaneEnd::Answered(_));
+        let concluded = lane.conclude(op, end);
+        if !answered {
             *state = State::Broken;
         }
-        Some(result)
+        // A read that got no answer is lost with its session only if no other connection can do it.
+        (concluded.next != Next::Again).then_some(concluded.result)
     }
 
     /// The transaction that ends the session. `None`: the session is over, it is no part of it.
@@ -122,10 +99,18 @@ impl Watch {
         let mut state = self.0.lock().await;
         match std::mem::replace(&mut *state, State::Over) {
             State::Open(mut lane) if lane.is_current(core) => {
+                let deadline = Instant::now() + limits.deadline;
                 let end = lane.run(core, op, Some(limits.response_timeout)).await;
-                let result = lane.conclude(op, end);
+                let unsent = matches!(end, LaneEnd::Lost { sent: false, .. });
+                let concluded = lane.conclude(op, end);
+                let refused = concluded.next == Next::AfterVerdict
+                    && lane.is_worth_repeating(core, &concluded, deadline).await;
                 lane.give_back(core);
-                Some(result)
+                // Either proves that nothing ran: the caller may start again, elsewhere if need be.
+                if unsent || refused {
+                    return Some(Ok(vec![Value::Nil]));
+                }
+                Some(concluded.result)
             }
             State::Open(_) | State::Broken => Some(Ok(vec![Value::Nil])),
             State::Over => None,
@@ -139,9 +124,9 @@ impl Watch {
             && lane.is_current(core)
         {
             let unwatch = cmd("UNWATCH");
-            let op = single(&unwatch);
+            let op = harmless(&unwatch);
             let end = lane.run(core, &op, Some(limits.response_timeout)).await;
-            if lane.conclude(&op, end).is_ok() {
+            if lane.conclude(&op, end).result.is_ok() {
                 lane.give_back(core);
             }
         }
@@ -158,17 +143,15 @@ impl Watch {
             return None;
         }
         // A broken session stays broken: keys watched before it broke are not watched any more.
-        Some(
-            self.run(core, watch, limits)
-                .await
-                .unwrap_or(Ok(Value::Okay)),
-        )
+        let extended = self.run(core, &harmless(watch), limits).await;
+        Some(extended.unwrap_or(Ok(Value::Okay)))
     }
 }
 
-fn single(cmd: &Cmd) -> Single<'_> {
+/// WATCH and UNWATCH: running them twice does no harm.
+fn harmless(cmd: &Cmd) -> Single<'_> {
     Single {
         cmd,
-        idempotent: false,
+        idempotent: true,
     }
 }

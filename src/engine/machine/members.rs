@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Described, Machine, MemberKey, Ticket};
+use super::{Described, Machine, MemberKey, Ticket, guarded};
 use crate::engine::backend::Verdict;
 use crate::engine::circuit::Circuit;
 use crate::engine::config::CircuitConfig;
 use crate::engine::database::{DatabaseId, Role, Weight};
-use crate::engine::detector::FailureDetector;
+use crate::engine::detector::{FailureDetector, SlidingWindow};
 
 pub(super) struct Member {
     pub(super) key: MemberKey,
@@ -22,12 +22,14 @@ pub(super) struct Member {
     pub(super) role: Role,
     /// The last verdict; `None` before the first.
     pub(super) health: Option<Verdict>,
+    /// When that was learnt.
+    pub(super) health_at: Instant,
     /// Its traffic connection is up.
     pub(super) traffic: bool,
+    /// Its traffic connection ended by itself, and has not been made anew.
+    pub(super) lost: bool,
     /// When the last attempt that came out healthy had been started.
     pub(super) proven: Option<Instant>,
-    /// When it was last found healthy, however it was asked.
-    pub(super) well_at: Option<Instant>,
     /// Smoothed time of a healthy check.
     pub(super) rtt: Option<Duration>,
     pub(super) next_round: Instant,
@@ -40,7 +42,7 @@ pub(super) struct Member {
     /// Being verified before it joins.
     pub(super) joining: Option<Ticket>,
     /// To be removed as soon as it is no longer active.
-    pub(super) removing: Option<Ticket>,
+    pub(super) removing: Option<Vec<Ticket>>,
 }
 
 /// A connection that ends as soon as it is made must not be remade in a tight loop.
@@ -87,9 +89,10 @@ impl Member {
             enabled,
             role,
             health: None,
+            health_at: now,
             traffic: false,
+            lost: false,
             proven: None,
-            well_at: None,
             rtt: None,
             next_round: now,
             failures: 0,
@@ -123,7 +126,7 @@ impl Member {
 
     /// Answered well at `since` or later, while its traffic connection was up.
     pub(super) fn well_since(&self, since: Instant) -> bool {
-        self.traffic && self.well_at.is_some_and(|at| at >= since)
+        self.traffic && self.health == Some(Verdict::Healthy) && self.health_at >= since
     }
 
     /// Proven by an attempt that began at `since` or later, and still connected.
@@ -141,7 +144,11 @@ impl Machine {
             circuit.grace_period = grace;
             circuit.max_grace_period = circuit.max_grace_period.max(grace);
         }
-        let detector = (self.detectors)(&self.config.detector);
+        let detector = guarded(|| (self.detectors)(&self.config.detector));
+        let detector = detector.unwrap_or_else(|| {
+            self.complain("failure detector");
+            Box::new(SlidingWindow::new(self.config.detector.clone()))
+        });
         self.domains
             .entry(described.domain.clone())
             .and_modify(|domain| {

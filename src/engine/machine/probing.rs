@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::members::Member;
-use super::{Effect, Evidence, Machine, MemberKey, Probe, ProbeId, Slot, jittered};
+use super::{Effect, Evidence, Machine, MemberKey, Probe, ProbeId, Slot, guarded, jittered};
 use crate::engine::backend::{Depth, Fault, FaultKind, Verdict};
 use crate::engine::circuit::CircuitState;
+use crate::engine::detector::{Observed, SlidingWindow};
 use crate::engine::event::{Event, Reason};
 
 /// A probe under way.
@@ -169,16 +169,20 @@ impl Machine {
                     self.attempt(key, slot, Reason::HealthCheck);
                 }
             }
-            if self.serving() == Some(key)
-                && self.member(key).is_some_and(|m| m.traffic)
-                && !self.in_flight(key, |f| f.kind == Kind::Idle)
-            {
-                self.ask(key, Slot::Traffic, Kind::Idle, Reason::HealthCheck, false);
+            if self.serving() == Some(key) && self.member(key).is_some_and(|m| m.traffic) {
+                self.ask_idle(key);
             }
         }
     }
 
-    fn in_flight(&self, key: MemberKey, which: impl Fn(&Flight) -> bool) -> bool {
+    /// A ping over the callers' connection, unless one is under way.
+    pub(super) fn ask_idle(&mut self, key: MemberKey) {
+        if !self.in_flight(key, |f| f.kind == Kind::Idle) {
+            self.ask(key, Slot::Traffic, Kind::Idle, Reason::HealthCheck, false);
+        }
+    }
+
+    pub(super) fn in_flight(&self, key: MemberKey, which: impl Fn(&Flight) -> bool) -> bool {
         self.flights.values().any(|f| f.member == key && which(f))
     }
 
@@ -192,7 +196,13 @@ impl Machine {
 
     // --- answers ---
 
-    pub(super) fn probed(&mut self, id: ProbeId, verdict: Verdict, rtt: Option<Duration>) {
+    pub(super) fn probed(
+        &mut self,
+        id: ProbeId,
+        verdict: Verdict,
+        rtt: Option<Duration>,
+        connected: bool,
+    ) {
         let Some(flight) = self.flights.remove(&id) else {
             return;
         };
@@ -203,13 +213,9 @@ impl Machine {
         if let Some(rtt) = rtt {
             member.observe_rtt(rtt);
         }
-        if !matches!(verdict, Verdict::Unhealthy(_)) {
-            if flight.slot == Slot::Traffic {
-                member.reconnect.at = None;
-                if !std::mem::replace(&mut member.traffic, true) {
-                    self.reconnected(key);
-                }
-            }
+        let (domain, unknown) = (member.domain.clone(), member.health.is_none());
+        if flight.slot == Slot::Traffic {
+            self.note_connection(key, connected);
         }
         if flight.kind == Kind::Idle {
             if let Verdict::Unhealthy(fault) = verdict {
@@ -217,20 +223,77 @@ impl Machine {
             }
             return;
         }
-        self.note_health(key, &verdict);
-        let Some(member) = self.member(key) else {
-            return;
-        };
-        let domain = member.domain.clone();
-        if self.domains[&domain].circuit.episode() != flight.episode {
+        if !self.verify(key, &verdict) {
             return;
         }
+        if self.domains[&domain].circuit.episode() != flight.episode {
+            if unknown {
+                // Somebody waits for the first word about it; the next one will be up to date.
+                self.attempt(key, Slot::Traffic, flight.reason);
+            }
+            return;
+        }
+        self.note_health(key, &verdict);
+        let answered = !matches!(verdict, Verdict::Unhealthy(_));
         match verdict {
             Verdict::Healthy => self.healthy(id, &flight, &domain),
-            Verdict::Standby | Verdict::Suspended => self.lose_order(key),
+            Verdict::Standby | Verdict::Suspended => {
+                self.lose_order(key);
+                self.recovering(&flight, &domain);
+            }
             Verdict::Unhealthy(fault) => self.unhealthy(&flight, &domain, &fault),
         }
-        self.finish_joining(key);
+        if flight.slot == Slot::Traffic && !connected {
+            self.reconnect_later(key, answered);
+        }
+    }
+
+    /// Whether it is a member now: one that was to be verified has become one, or is gone.
+    fn verify(&mut self, key: MemberKey, verdict: &Verdict) -> bool {
+        let Some(ticket) = self.member_mut(key).and_then(|m| m.joining.take()) else {
+            return true;
+        };
+        let healthy = *verdict == Verdict::Healthy;
+        if healthy {
+            self.joined(key, ticket);
+        } else {
+            self.refuse_joining(key, ticket, verdict);
+        }
+        healthy
+    }
+
+    /// What the supervisor found in the slot after a probe: it alone knows, since a connection may
+    /// end while the answer it gave is on its way here.
+    fn note_connection(&mut self, key: MemberKey, connected: bool) {
+        let Some(member) = self.member_mut(key) else {
+            return;
+        };
+        let before = std::mem::replace(&mut member.traffic, connected);
+        if connected {
+            member.reconnect.at = None;
+        } else {
+            member.proven = None;
+        }
+        if before != connected {
+            self.out.publish = true;
+        }
+        if connected && !before {
+            self.reconnected(key);
+        }
+    }
+
+    /// A server that takes no connection now is not asked again at once, and only if it must be: a
+    /// standby has its rounds, unless it has just `answered`.
+    fn reconnect_later(&mut self, key: MemberKey, answered: bool) {
+        let now = self.now;
+        if !answered && self.serving() != Some(key) {
+            return;
+        }
+        if let Some(member) = self.member_mut(key) {
+            let reconnect = &mut member.reconnect;
+            reconnect.pause = (reconnect.pause * 2).clamp(RECONNECT_PAUSE, LOSS_WINDOW);
+            reconnect.at = Some(now + reconnect.pause);
+        }
     }
 
     fn note_health(&mut self, key: MemberKey, verdict: &Verdict) {
@@ -252,14 +315,12 @@ impl Machine {
                 }
             }
         }
-        if *verdict == Verdict::Healthy {
-            member.well_at = Some(now);
-        }
         let changed = match (&member.health, verdict) {
             (Some(Verdict::Unhealthy(a)), Verdict::Unhealthy(b)) => a.kind != b.kind,
             (before, verdict) => before.as_ref() != Some(verdict),
         };
         member.health = Some(verdict.clone());
+        member.health_at = now;
         if changed {
             let database = member.id.clone();
             self.emit(Event::HealthChanged {
@@ -273,33 +334,40 @@ impl Machine {
         let key = flight.member;
         if flight.slot == Slot::Traffic
             && let Some(member) = self.member_mut(key)
+            && member.traffic
         {
             member.proven = member.proven.max(Some(flight.started));
         }
-        let circuit = &self.domains[domain].circuit;
-        let enough_depth = !circuit.opened_by_state() || flight.depth == Depth::Serving;
-        match circuit.state() {
+        match self.domains[domain].circuit.state() {
             CircuitState::Closed => self.cleared(id, flight),
-            CircuitState::HalfOpen if enough_depth => {
-                let enough = circuit.recovery_probes();
-                self.close(
-                    domain,
-                    enough,
-                    Reason::Recovery,
-                    "recovery attempts succeeded",
-                );
-            }
+            CircuitState::HalfOpen => self.recovering(flight, domain),
             CircuitState::Open
                 if flight.reason == Reason::LastResort
-                    && enough_depth
+                    && self.looked_deep_enough(flight, domain)
                     && self.is_last_resort(key) =>
             {
                 let cause = "nothing else is left, and it answers";
                 self.half_open(domain, Reason::LastResort, cause);
                 self.close(domain, 1, Reason::LastResort, cause);
+                self.resort(cause);
             }
-            CircuitState::HalfOpen | CircuitState::Open => {}
+            CircuitState::Open => {}
         }
+    }
+
+    /// Somebody in the domain is alive, which closes its circuit. Whether the one that answered may
+    /// serve is another matter: one that stands by is as alive as one that serves.
+    fn recovering(&mut self, flight: &Flight, domain: &Arc<str>) {
+        if self.looked_deep_enough(flight, domain) {
+            let enough = self.domains[domain].circuit.recovery_probes();
+            let cause = "recovery attempts succeeded";
+            self.close(domain, enough, Reason::Recovery, cause);
+        }
+    }
+
+    /// In the state that opened the circuit a ping may lie.
+    fn looked_deep_enough(&self, flight: &Flight, domain: &Arc<str>) -> bool {
+        !self.domains[domain].circuit.opened_by_state() || flight.depth == Depth::Serving
     }
 
     fn unhealthy(&mut self, flight: &Flight, domain: &Arc<str>, fault: &Fault) {
@@ -359,6 +427,7 @@ impl Machine {
             }
             if let Some(member) = self.member_mut(key) {
                 member.proven = None;
+                member.lost = false;
                 member.reconnect.at = None;
             }
             self.lose_order(key);
@@ -373,6 +442,7 @@ impl Machine {
             && let Some(member) = self.member_mut(key)
         {
             member.traffic = false;
+            member.proven = None;
         }
         self.out.publish = true;
         self.out.aborts.push(Effect::Abort { member: key, slot });
@@ -406,8 +476,8 @@ impl Machine {
         let Some(entry) = self.domains.get_mut(domain) else {
             return;
         };
-        entry.detector.reset();
         entry.refusals.clear();
+        let sane = guarded(|| entry.detector.reset()).is_some();
         let (to, until) = (entry.circuit.state(), entry.circuit.until());
         let Some(first) = self.members.iter().find(|m| m.domain == *domain) else {
             return;
@@ -422,6 +492,17 @@ impl Machine {
             dwell: until.map(|until| until.saturating_duration_since(now)),
         };
         self.emit(event);
+        if !sane {
+            self.replace_detector(domain);
+        }
+    }
+
+    /// A detector of the user's panicked: the default takes its place.
+    pub(super) fn replace_detector(&mut self, domain: &Arc<str>) {
+        if let Some(entry) = self.domains.get_mut(domain) {
+            entry.detector = Box::new(SlidingWindow::new(self.config.detector.clone()));
+        }
+        self.complain("failure detector");
     }
 
     // --- losses ---
@@ -431,19 +512,21 @@ impl Machine {
         let Some(member) = self.member_mut(key) else {
             return;
         };
+        let domain = member.domain.clone();
         if slot == Slot::Probe {
             // Its next use makes it anew; nothing is known about the database but that it let go.
-            if self.active == Some(key) && !self.in_flight(key, |f| f.slot == Slot::Probe) {
-                self.attempt(key, Slot::Probe, Reason::ConnectionLost);
+            if self.active == Some(key) {
+                self.wake_probe(key, Reason::ConnectionLost, false);
             }
             return;
         }
         member.traffic = false;
+        member.lost = true;
         member.proven = None;
         let again = member
             .reconnect
             .last_loss
-            .is_some_and(|at| now.duration_since(at) < LOSS_WINDOW);
+            .is_some_and(|at| now.duration_since(at) < LOSS_WINDOW + member.reconnect.pause);
         member.reconnect.pause = if again {
             (member.reconnect.pause * 2).clamp(RECONNECT_PAUSE, LOSS_WINDOW)
         } else {
@@ -456,27 +539,21 @@ impl Machine {
             self.suspect(Reason::ConnectionLost, "the connection was lost");
         }
         // One lost connection is one failure, however many calls were on it.
-        let domain = self.member(key).map(|m| m.domain.clone());
-        if let Some(domain) = domain {
-            let episode = self.domains[&domain].circuit.episode();
-            self.evidence(&Evidence {
-                domain,
-                episode,
-                seen: crate::engine::detector::Observed::new(0, 1),
-                ..Evidence::default()
-            });
-        }
+        let episode = self.domains[&domain].circuit.episode();
+        self.evidence(&Evidence {
+            domain,
+            episode,
+            seen: Observed::new(0, 1),
+            ..Evidence::default()
+        });
     }
 
     fn reconnected(&mut self, key: MemberKey) {
-        self.out.publish = true;
-        let after_loss = self.member(key).is_some_and(|m| {
-            m.reconnect.last_loss == Some(self.now) || m.reconnect.last_loss.is_some()
-        });
-        if self.serving() == Some(key) && after_loss {
-            let Some(member) = self.member(key) else {
-                return;
-            };
+        let serving = self.serving() == Some(key);
+        let Some(member) = self.member_mut(key) else {
+            return;
+        };
+        if std::mem::take(&mut member.lost) && serving {
             let database = member.id.clone();
             self.emit(Event::ConnectionReplaced {
                 database,
@@ -486,10 +563,17 @@ impl Machine {
     }
 
     fn idle_failed(&mut self, key: MemberKey, since: Instant, fault: &Fault) {
-        // Only against a database that answered meanwhile: a hung one is not helped by a new connection.
-        let well = self.member(key).is_some_and(|m| m.well_since(since));
-        if well && self.serving() == Some(key) {
+        let Some(member) = self.member(key).filter(|m| m.traffic) else {
+            return;
+        };
+        if self.serving() != Some(key) {
+            return;
+        }
+        if member.well_since(since) {
             self.replace(key, &format!("a ping on it failed: {fault}"));
+        } else {
+            // A hung database is not helped by a new connection.
+            self.stalled(key, self.stall_age(), false);
         }
     }
 
@@ -502,7 +586,7 @@ impl Machine {
         };
         member.reconnect.at = Some(now);
         // Announced here; the new connection need not be announced again.
-        member.reconnect.last_loss = None;
+        member.lost = false;
         let database = member.id.clone();
         self.emit(Event::ConnectionReplaced {
             database,
@@ -538,15 +622,11 @@ impl Machine {
         }
         let persistent = domain.refusals.len() >= REFUSALS;
         domain.refusals.truncate(REFUSALS);
-        let bad = observe(&mut domain.detector, now, evidence.seen);
-        if bad.is_none() {
-            let config = &self.config.detector;
-            domain.detector = Box::new(crate::engine::detector::SlidingWindow::new(config.clone()));
-            self.emit(Event::PolicyPanicked {
-                policy: "failure detector",
-            });
-        }
+        let bad = guarded(|| domain.detector.observe(now, evidence.seen));
         let name = evidence.domain.clone();
+        if bad.is_none() {
+            self.replace_detector(&name);
+        }
         if let Some(code) = evidence.at_once {
             self.bad(&name, Reason::ServerState, code);
         } else if persistent {
@@ -570,54 +650,31 @@ impl Machine {
 
     /// Failing calls wake a probe; they need not wait for a round.
     fn suspicion(&mut self, domain: &Arc<str>, denied: bool) {
+        let active = self.active.and_then(|key| self.member(key));
+        let Some(member) = active.filter(|m| m.domain == *domain) else {
+            return;
+        };
+        let reason = if member.traffic || denied {
+            Reason::HealthCheck
+        } else {
+            Reason::ConnectionLost
+        };
+        // An old connection keeps its rights after a password has changed; a new one tells.
+        self.wake_probe(member.key, reason, denied);
+    }
+
+    fn wake_probe(&mut self, key: MemberKey, reason: Reason, fresh: bool) {
         let now = self.now;
-        let Some(key) = self.active else { return };
         let Some(member) = self.member_mut(key) else {
             return;
         };
-        if member.domain != *domain || member.next_suspicion > now {
+        if member.next_suspicion > now {
             return;
         }
         member.next_suspicion = now + SUSPICION_PAUSE;
-        if denied {
-            // An old connection keeps its rights after a password has changed; a new one tells.
-            self.ask(key, Slot::Probe, Kind::Attempt, Reason::HealthCheck, true);
-        } else if !self.in_flight(key, |f| f.slot == Slot::Probe && f.kind == Kind::Attempt) {
-            self.attempt(key, Slot::Probe, Reason::HealthCheck);
-        }
-    }
-
-    pub(super) fn finish_joining(&mut self, key: MemberKey) {
-        let Some(member) = self.member_mut(key) else {
-            return;
-        };
-        let Some(ticket) = member.joining else { return };
-        match member.health.clone() {
-            Some(Verdict::Healthy) => {
-                member.joining = None;
-                self.joined(key, ticket);
-            }
-            Some(verdict) => self.refuse_joining(key, ticket, &verdict),
-            None => {}
+        if fresh || !self.in_flight(key, |f| f.slot == Slot::Probe && f.kind == Kind::Attempt) {
+            self.ask(key, Slot::Probe, Kind::Attempt, reason, fresh);
         }
     }
 }
 
-/// `None` if the detector panicked.
-fn observe(
-    detector: &mut Box<dyn crate::engine::detector::FailureDetector>,
-    now: Instant,
-    seen: crate::engine::detector::Observed,
-) -> Option<bool> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| detector.observe(now, seen))).ok()
-}
-
-impl Member {
-    /// Alive and serving as far as is known, or not yet known.
-    pub(super) fn may_be_fit(&self) -> bool {
-        match self.health {
-            Some(Verdict::Standby | Verdict::Suspended) => false,
-            Some(Verdict::Healthy | Verdict::Unhealthy(_)) | None => true,
-        }
-    }
-}

@@ -1,12 +1,11 @@
 //! Who serves: leaving the active member, finding a proven other one, switching, and having nobody.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::members::Member;
-use super::{Effect, Machine, MemberKey, ProbeId, Slot, Ticket};
+use super::{Effect, Machine, MemberKey, Phase, ProbeId, Slot, Ticket, guarded};
 use crate::engine::backend::Verdict;
 use crate::engine::circuit::CircuitState;
 use crate::engine::database::Role;
@@ -88,24 +87,51 @@ impl Machine {
         }
     }
 
-    /// Alive, wanted and allowed: it may serve if it is proven. Weight is another matter.
-    fn is_fit(&self, member: &Member) -> bool {
-        member.enabled
-            && member.removing.is_none()
-            && member.joining.is_none()
-            && self.domain_of(member).circuit.is_closed()
-            && member.may_be_fit()
+    /// What it last said of itself does not keep it from serving.
+    ///
+    /// A fault is for its circuit to judge, and the active one stays until that has. Any other whose
+    /// circuit is closed nevertheless, because its neighbour is well, is asked again by its rounds:
+    /// asking it for a proof would go on without end.
+    pub(super) fn is_ready(&self, member: &Member) -> bool {
+        match member.health {
+            Some(Verdict::Healthy) | None => true,
+            Some(Verdict::Unhealthy(_)) => self.active == Some(member.key),
+            Some(Verdict::Standby | Verdict::Suspended) => false,
+        }
+    }
+
+    /// Alive and of use, wanted or not.
+    fn is_sound(&self, member: &Member) -> bool {
+        self.domain_of(member).circuit.is_closed()
+            && self.is_ready(member)
             && self.fits_role(member)
+    }
+
+    fn is_wanted(member: &Member) -> bool {
+        member.enabled && member.removing.is_none() && member.joining.is_none()
+    }
+
+    /// It may serve if it is proven. Weight is another matter.
+    fn is_fit(&self, member: &Member) -> bool {
+        Self::is_wanted(member) && self.is_sound(member)
     }
 
     pub(super) fn is_selectable(&self, member: &Member) -> bool {
         self.is_fit(member) && !member.weight.is_zero()
     }
 
-    fn is_forced(&self, key: MemberKey) -> bool {
-        self.order
-            .as_ref()
-            .is_some_and(|o| o.target == key && matches!(o.kind, OrderKind::Forced { .. }))
+    /// An order is put to the test: what the member said of itself `before` is not held against it.
+    fn may_be_ordered(&self, member: &Member, before: Instant) -> bool {
+        Self::is_wanted(member)
+            && self.domain_of(member).circuit.is_closed()
+            && self.fits_role(member)
+            && (self.is_ready(member) || member.health_at < before)
+    }
+
+    /// Who serves by force.
+    pub(super) fn forced(&self) -> Option<MemberKey> {
+        let order = self.order.as_ref()?;
+        matches!(order.kind, OrderKind::Forced { .. }).then_some(order.target)
     }
 
     /// Whether calls may be sent to it as the active one.
@@ -116,15 +142,11 @@ impl Machine {
         let Some(member) = self.member(key) else {
             return false;
         };
-        if self.is_forced(key) || self.is_fit(member) {
+        if self.forced() == Some(key) || self.is_fit(member) {
             return true;
         }
         let leaving = !member.enabled || member.removing.is_some();
-        leaving
-            && self.domain_of(member).circuit.is_closed()
-            && member.may_be_fit()
-            && self.fits_role(member)
-            && self.others().next().is_some()
+        leaving && self.is_sound(member) && self.others().next().is_some()
     }
 
     fn others(&self) -> impl Iterator<Item = &Member> {
@@ -154,23 +176,20 @@ impl Machine {
             .map(|m| m.key)
             .filter(|key| among.contains(key))
             .collect();
-        let answer = catch_unwind(AssertUnwindSafe(|| self.strategy.choose(&candidates)));
-        let (index, panicked) = match answer {
-            Ok(None) => return None,
-            Ok(Some(index)) if index < keys.len() => (index, false),
-            Ok(Some(_)) | Err(_) => (HighestWeight.choose(&candidates)?, true),
+        let (index, panicked) = match guarded(|| self.strategy.choose(&candidates)) {
+            Some(None) => return None,
+            Some(Some(index)) if index < keys.len() => (index, false),
+            Some(Some(_)) | None => (HighestWeight.choose(&candidates)?, true),
         };
         if panicked {
-            self.emit(Event::PolicyPanicked {
-                policy: "failover strategy",
-            });
+            self.complain("failover strategy");
         }
         Some(keys[index])
     }
 
     // --- signs of trouble ---
 
-    fn raise(&mut self, sign: Sign, reason: Reason, cause: &str) {
+    pub(super) fn raise(&mut self, sign: Sign, reason: Reason, cause: &str) {
         let since = self.trouble.as_ref().map_or(self.now, |t| t.since);
         self.trouble = Some(Trouble {
             since,
@@ -234,13 +253,11 @@ impl Machine {
             }) => {}
             Some(_) => return,
         }
+        // If the suspect answered when it was asked about this silence, it may be the connection: a
+        // ping over it will tell. The suspect is asked again all the same, in case both are true.
         let silent_since = self.now.checked_sub(age).unwrap_or(self.now);
-        let well = self.member(key).is_some_and(|m| m.well_since(silent_since));
-        if overdue && well && self.trouble.is_none() {
-            // The suspect answered when it was asked about this silence; so it is the connection.
-            let cause = format!("no answer on it for {} ms", age.as_millis());
-            self.replace(key, &cause);
-            return;
+        if overdue && self.member(key).is_some_and(|m| m.well_since(silent_since)) {
+            self.ask_idle(key);
         }
         let suspect = self.attempt(key, Slot::Probe, Reason::Stalled);
         let confirm_at = self.now + self.confirm();
@@ -298,6 +315,14 @@ impl Machine {
                 ..
             }) if *suspect == Some(id) => self.trouble = None,
             _ => {}
+        }
+    }
+
+    /// What was in its dwell serves after all.
+    pub(super) fn resort(&mut self, cause: &str) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.reason = Reason::LastResort;
+            trouble.cause = cause.to_owned();
         }
     }
 
@@ -368,35 +393,38 @@ impl Machine {
     // --- deciding ---
 
     pub(super) fn route(&mut self) {
-        if let Some(Order {
-            kind: OrderKind::Forced { .. },
-            target,
-        }) = self.order
-        {
+        if let Some(target) = self.forced() {
             if self.active != Some(target) {
                 self.switch(target, Reason::Forced, "ordered".to_owned(), self.now);
             }
             self.trouble = None;
-            self.first_proof = None;
             self.answer_plan(target);
-            return;
-        }
-        self.check_active();
-        if self.plan.as_ref().is_some_and(|p| !p.tickets.is_empty()) && self.follow_plan() {
-            return;
-        }
-        if self.trouble.is_some() {
-            self.flee();
         } else {
-            self.improve();
+            self.check_active();
+            if self.is_ordered() {
+                self.follow_plan();
+            }
+            if self.trouble.is_some() {
+                self.flee();
+            } else if !self.is_ordered() {
+                self.improve();
+            }
+        }
+        if self.trouble.is_none() {
+            self.first_proof = None;
         }
         self.judge();
+    }
+
+    /// Somebody waits for a switch, which outranks what the weights say.
+    fn is_ordered(&self) -> bool {
+        self.plan.as_ref().is_some_and(|p| !p.tickets.is_empty())
     }
 
     /// The active member may have become unable to serve without a circuit having opened.
     fn check_active(&mut self) {
         let Some(key) = self.active else {
-            if self.trouble.is_none() && self.generation == 0 {
+            if self.trouble.is_none() {
                 self.raise(Sign::Down, Reason::Initial, "start");
                 // What was proven by the attempts of the start counts.
                 let first = self.flights.values().map(|f| f.started);
@@ -428,7 +456,7 @@ impl Machine {
             (Reason::Removed, "removed")
         } else if !member.enabled {
             (Reason::Disabled, "disabled")
-        } else if !member.may_be_fit() {
+        } else if !self.is_ready(member) {
             (Reason::HealthCheck, "it answers, but does not serve")
         } else if !self.fits_role(member) {
             (Reason::HealthCheck, "its role has changed")
@@ -442,7 +470,16 @@ impl Machine {
     fn flee(&mut self) {
         let Some(trouble) = &self.trouble else { return };
         let (since, reason) = (trouble.since, trouble.reason);
-        let others: Vec<_> = self.others().map(|m| m.key).collect();
+        // What shows the active one bad shows its failure domain bad; what it was told to do does not.
+        let bad = match trouble.sign {
+            Sign::Down => None,
+            Sign::Suspicion | Sign::Stall { .. } | Sign::Verdict { .. } => self.active_domain(),
+        };
+        let others: Vec<_> = self
+            .others()
+            .filter(|m| Some(&m.domain) != bad.as_ref())
+            .map(|m| m.key)
+            .collect();
         for &key in &others {
             self.prove(key, since, reason);
         }
@@ -501,7 +538,8 @@ impl Machine {
         }
         let best = self.choose(&proven)?;
         let first = *self.first_proof.get_or_insert(self.now);
-        let waited = self.now.duration_since(first) >= self.config.sensitivity.confirm();
+        let waited = self.now.duration_since(first) >= self.config.sensitivity.confirm()
+            || matches!(self.phase, Phase::Choosing(until) if self.now >= until);
         let better_is_coming = candidates
             .iter()
             .any(|&key| !proven.contains(&key) && self.is_proving(key, since));
@@ -530,6 +568,11 @@ impl Machine {
 
     /// In trouble, and nobody to go to.
     fn corner(&mut self) {
+        if let Some(member) = self.active.and_then(|key| self.member(key))
+            && member.removing.is_some()
+        {
+            return self.keep_or_lose(member.key);
+        }
         let Some(Trouble {
             sign: Sign::Verdict { cornered, .. },
             cause,
@@ -548,6 +591,24 @@ impl Machine {
         }
     }
 
+    /// It was to be removed, and nobody can take its place.
+    fn keep_or_lose(&mut self, key: MemberKey) {
+        let Some(member) = self.member(key) else {
+            return;
+        };
+        if !member.enabled || !self.is_sound(member) {
+            return self.vacate(key);
+        }
+        // It goes on serving: nothing has changed.
+        let error = Error::new(ErrorKind::Unhealthy).about(&member.id);
+        self.trouble = None;
+        self.out.publish = true;
+        let tickets = self.member_mut(key).and_then(|m| m.removing.take());
+        for ticket in tickets.into_iter().flatten() {
+            self.answer(ticket, Err(error.clone()));
+        }
+    }
+
     /// Calls that a server's state refused have waited for this.
     fn judge(&mut self) {
         let deciding = matches!(
@@ -560,14 +621,16 @@ impl Machine {
                 ..
             })
         );
+        // Whatever a forced one says, it stays.
+        let cornered = self.forced().is_some()
+            || matches!(
+                &self.trouble,
+                Some(Trouble {
+                    sign: Sign::Verdict { cornered: true, .. },
+                    ..
+                })
+            );
         let active = self.active_domain();
-        let cornered = matches!(
-            &self.trouble,
-            Some(Trouble {
-                sign: Sign::Verdict { cornered: true, .. },
-                ..
-            })
-        );
         for (name, domain) in &mut self.domains {
             let is_active = active.as_ref() == Some(name);
             if is_active && deciding {
@@ -629,36 +692,37 @@ impl Machine {
         }
     }
 
-    /// True when it switched.
-    fn follow_plan(&mut self) -> bool {
-        let Some(plan) = &self.plan else { return false };
+    fn follow_plan(&mut self) {
+        let Some(plan) = &self.plan else { return };
         let (goal, since, reason, manual) =
             (plan.goal, plan.since, plan.reason, plan.then.is_some());
-        let fit = self
-            .member(goal)
-            .is_some_and(|m| self.is_fit(m) && (manual || !m.weight.is_zero()));
+        let fit = self.member(goal).is_some_and(|m| {
+            if manual {
+                self.may_be_ordered(m, since)
+            } else {
+                self.is_selectable(m)
+            }
+        });
         if !fit {
             self.drop_plan(ErrorKind::Unhealthy);
-            return false;
+            return;
         }
         if self.active == Some(goal) {
             self.answer_plan(goal);
-            return false;
+            return;
         }
         self.prove(goal, since, reason);
         if !self.member(goal).is_some_and(|m| m.proven_since(since)) {
-            return false;
+            return;
         }
         let cause = self
             .plan
             .as_ref()
             .map_or_else(String::new, |p| p.cause.clone());
-        self.trouble = None;
         self.switch(goal, reason, cause, since);
-        true
     }
 
-    fn drop_plan(&mut self, kind: ErrorKind) {
+    pub(super) fn drop_plan(&mut self, kind: ErrorKind) {
         let Some(plan) = self.plan.take() else { return };
         let mut error = Error::new(kind);
         if let Some(member) = self.member(plan.goal) {
@@ -679,7 +743,9 @@ impl Machine {
             return;
         }
         let Some(plan) = self.plan.take() else { return };
-        if let Some(kind) = plan.then {
+        if let Some(kind) = plan.then
+            && self.forced().is_none()
+        {
             self.order = Some(Order {
                 kind,
                 target: now_active,
@@ -706,13 +772,14 @@ impl Machine {
             return;
         };
         let from = self.active.replace(target);
+        let left = self.announced.replace(to.clone());
         self.generation += 1;
         self.trouble = None;
         self.first_proof = None;
         self.wanted = false;
         let event = Event::ActiveChanged {
             generation: self.generation,
-            from: from.and_then(|key| self.member(key)).map(|m| m.id.clone()),
+            from: left,
             to,
             reason,
             cause,
@@ -729,6 +796,9 @@ impl Machine {
             });
             self.flights
                 .retain(|_, f| f.member != from || f.slot != Slot::Probe);
+            self.out
+                .probes
+                .retain(|p| p.member != from || p.slot != Slot::Probe);
             if self.member(from).is_some_and(|m| m.traffic) {
                 self.out.others.push(Effect::Drain {
                     member: from,
@@ -778,7 +848,8 @@ impl Machine {
             }
             return;
         }
-        if self.others().next().is_some() {
+        let others: Vec<_> = self.others().map(|m| m.key).collect();
+        if self.choose(&others).is_some() {
             // Somebody may still prove fit; that is a search, not an outage.
             return;
         }
@@ -788,22 +859,20 @@ impl Machine {
             said: 0,
             gave_up: false,
         });
-        let due = outage.said < attempts && now >= outage.since + delay * outage.said;
-        let over = !outage.gave_up && now >= outage.since + delay * attempts;
-        if over {
-            outage.gave_up = true;
-            outage.said = attempts;
-        } else if due {
-            outage.said += 1;
-        }
-        if due || over {
-            let (attempt, gave_up) = (outage.said, outage.gave_up);
+        // By the clock: what was slept through is not made up for.
+        let waited = now.duration_since(outage.since);
+        let turn = waited.as_nanos() / delay.as_nanos().max(1);
+        let attempt = attempts.min(u32::try_from(turn).unwrap_or(u32::MAX).saturating_add(1));
+        let gave_up = waited >= delay * attempts;
+        if attempt > outage.said || gave_up != outage.gave_up {
+            (outage.said, outage.gave_up) = (attempt, gave_up);
             self.emit(Event::AllUnavailable { attempt, gave_up });
         }
         let tried: Vec<_> = self
             .members
             .iter()
             .filter(|m| m.last_resort.next <= now && self.is_last_resort(m.key))
+            .filter(|m| !self.in_flight(m.key, |f| f.reason == Reason::LastResort))
             .map(|m| m.key)
             .collect();
         let (min, max) = (

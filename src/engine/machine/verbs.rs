@@ -1,8 +1,8 @@
 //! What operators, servers and topologies order.
 
 use super::members::Member;
-use super::routing::{Order, OrderKind, Plan};
-use super::{Described, Effect, Machine, MemberKey, Slot, Ticket, Verb};
+use super::routing::{Order, OrderKind, Plan, Sign};
+use super::{Described, Effect, Machine, MemberKey, Slot, Ticket, Verb, guarded};
 use crate::engine::backend::Verdict;
 use crate::engine::database::{DatabaseId, Weight};
 use crate::engine::error::{Error, ErrorKind};
@@ -43,8 +43,9 @@ impl Machine {
         }
     }
 
+    /// A database that is still being verified is no member yet.
     fn find(&self, id: &DatabaseId) -> Result<MemberKey, Error> {
-        match self.by_id(id) {
+        match self.by_id(id).filter(|m| m.joining.is_none()) {
             Some(member) => Ok(member.key),
             None => Err(Error::new(ErrorKind::UnknownDatabase).about(id)),
         }
@@ -107,13 +108,22 @@ impl Machine {
             self.retire(key);
             return Ok(Some(()));
         }
+        if let Some(waiting) = self.member_mut(key).and_then(|m| m.removing.as_mut()) {
+            waiting.push(ticket);
+            return Ok(None);
+        }
+        if !self.may_serve(key) {
+            // There is nothing to be handed over.
+            self.vacate(key);
+            return Ok(Some(()));
+        }
         let heirs = |m: &Member| m.key != key && self.is_selectable(m);
-        if !self.members.iter().any(heirs) && self.may_serve(key) {
+        if !self.members.iter().any(heirs) {
             // Removing the only one that serves would be an outage by order.
             return Err(Error::new(ErrorKind::Unhealthy).about(id));
         }
         if let Some(member) = self.member_mut(key) {
-            member.removing = Some(ticket);
+            member.removing = Some(vec![ticket]);
         }
         self.lose_order(key);
         if matches!(
@@ -127,10 +137,16 @@ impl Machine {
 
     /// The active member has changed; was the old one to be removed?
     pub(super) fn finish_removal(&mut self, key: MemberKey) {
-        if let Some(ticket) = self.member_mut(key).and_then(|m| m.removing.take()) {
+        if self.member(key).is_some_and(|m| m.removing.is_some()) {
             self.retire(key);
-            self.answer(ticket, Ok(()));
         }
+    }
+
+    /// The active member is gone at once, and nobody is in its place.
+    pub(super) fn vacate(&mut self, key: MemberKey) {
+        self.retire(key);
+        self.active = None;
+        self.raise(Sign::Down, Reason::Removed, "it is no longer a member");
     }
 
     fn retire(&mut self, key: MemberKey) {
@@ -149,10 +165,18 @@ impl Machine {
             return;
         };
         let gone = self.members.remove(index);
+        for ticket in gone.removing.into_iter().flatten() {
+            self.answer(ticket, Ok(()));
+        }
+        if let Some(ticket) = gone.joining {
+            let error = Error::new(ErrorKind::Superseded).about(&gone.id);
+            self.answer(ticket, Err(error));
+        }
         if !self.members.iter().any(|m| m.domain == gone.domain) {
             self.domains.remove(&gone.domain);
         }
         self.flights.retain(|_, f| f.member != key);
+        self.out.probes.retain(|p| p.member != key);
         self.out.publish = true;
         self.out.others.push(Effect::Forget { member: key });
     }
@@ -214,16 +238,9 @@ impl Machine {
         if self.active != Some(key) && observed != self.generation && !same_plan {
             return Err(Error::new(ErrorKind::Superseded).about(id));
         }
-        // A server's word outranks a pin to another member; forcing outranks the server.
-        if let Some(order) = &self.order
-            && order.target != key
-        {
-            match order.kind {
-                OrderKind::Forced { .. } => {
-                    return Err(Error::new(ErrorKind::Superseded).about(id));
-                }
-                OrderKind::Directive | OrderKind::Pin => self.order = None,
-            }
+        // A server's word outranks a pin, which it replaces once it is followed; forcing outranks both.
+        if self.forced().is_some_and(|target| target != key) {
+            return Err(Error::new(ErrorKind::Superseded).about(id));
         }
         self.intend(ticket, key, OrderKind::Directive, Reason::Directed, cause)
     }
@@ -237,42 +254,36 @@ impl Machine {
         reason: Reason,
         cause: String,
     ) -> Result<Option<()>, Error> {
-        if let Some(plan) = &mut self.plan
-            && plan.goal == goal
-            && plan.then == Some(then)
-        {
-            plan.tickets.push(ticket);
-            return Ok(None);
+        if self.plan.as_ref().is_some_and(|p| p.goal != goal) {
+            self.drop_plan(ErrorKind::Superseded);
         }
-        let overtaken = self.plan.replace(Plan {
+        // Whoever asked for the same goal gets it, and what proved it for them proves it for this.
+        let (since, mut tickets) = match self.plan.take() {
+            Some(plan) => (plan.since, plan.tickets),
+            None => (self.now, Vec::new()),
+        };
+        tickets.push(ticket);
+        self.plan = Some(Plan {
             goal,
-            since: self.now,
+            since,
             reason,
             cause,
             then: Some(then),
-            tickets: vec![ticket],
+            tickets,
         });
-        // Whoever proved the same goal for a fallback proved it for this.
-        if let Some(old) = overtaken {
-            if old.goal == goal
-                && let Some(plan) = &mut self.plan
-            {
-                plan.since = old.since;
-            }
-            let error = Error::new(ErrorKind::Superseded);
-            for waiting in old.tickets {
-                self.answer(waiting, Err(error.clone()));
-            }
-        }
         Ok(None)
     }
 
     fn force(&mut self, id: &DatabaseId, time: Option<std::time::Duration>) -> Result<(), Error> {
         let key = self.find(id)?;
-        if self.member(key).is_some_and(|m| !m.enabled) {
+        if self
+            .member(key)
+            .is_some_and(|m| !m.enabled || m.removing.is_some())
+        {
             return Err(Error::new(ErrorKind::Unhealthy).about(id));
         }
-        let until = time.map(|time| self.now + time);
+        // Longer than time itself is until it is unpinned.
+        let until = time.and_then(|time| self.now.checked_add(time));
         self.order = Some(Order {
             kind: OrderKind::Forced { until },
             target: key,
@@ -295,8 +306,19 @@ impl Machine {
             self.circuit_changed(&domain, from, Reason::Manual, "reset");
         }
         if let Some(entry) = self.domains.get_mut(&domain) {
-            entry.detector.reset();
             entry.refusals.clear();
+            if guarded(|| entry.detector.reset()).is_none() {
+                self.replace_detector(&domain);
+            }
+        }
+        for member in self.members.iter_mut().filter(|m| m.domain == domain) {
+            // What was found before is forgiven with the rest.
+            if matches!(member.health, Some(Verdict::Unhealthy(_))) {
+                member.health = None;
+            }
+        }
+        if self.active_domain().as_ref() == Some(&domain) {
+            self.trouble = None;
         }
         self.out.publish = true;
         Ok(())
@@ -332,6 +354,11 @@ impl Machine {
         if described.is_empty() {
             return Err(Error::new(ErrorKind::LastDatabase));
         }
+        for (index, new) in described.iter().enumerate() {
+            if described[..index].iter().any(|d| d.id == new.id) {
+                return Err(Error::new(ErrorKind::DuplicateDatabase).about(&new.id));
+            }
+        }
         self.topology_epoch = epoch;
         let gone: Vec<_> = self
             .members
@@ -342,6 +369,10 @@ impl Machine {
         for new in described {
             match self.by_id(&new.id).map(|m| m.key) {
                 Some(key) => {
+                    if let Some(ticket) = self.member_mut(key).and_then(|m| m.joining.take()) {
+                        // The topology vouches for it.
+                        self.joined(key, ticket);
+                    }
                     self.set_weight(&new.id, new.weight)?;
                     self.set_enabled(&new.id, new.enabled)?;
                     if let Some(member) = self.member_mut(key)
@@ -360,12 +391,13 @@ impl Machine {
             }
         }
         for key in gone {
-            let was_active = self.active == Some(key);
-            self.retire(key);
-            if was_active {
+            if self.active == Some(key) {
                 // A topology states what is; there is no old place left to serve from meanwhile.
-                self.active = None;
-                self.down(Reason::Removed, "it is no longer a member");
+                self.vacate(key);
+            } else if self.member(key).is_some_and(|m| m.joining.is_some()) {
+                self.forget(key);
+            } else {
+                self.retire(key);
             }
         }
         Ok(())

@@ -1,0 +1,441 @@
+//! What is a failure of the active database, and what is not.
+
+use super::*;
+
+fn pair() -> Story {
+    Story::running(&[("a", 3.0), ("b", 2.0)])
+}
+
+fn judged(s: &Story) -> Vec<(u64, bool)> {
+    let judged = |effect: &Effect| match effect {
+        Effect::Judged {
+            refusals, cornered, ..
+        } => Some((*refusals, *cornered)),
+        _ => None,
+    };
+    s.effects.iter().filter_map(judged).collect()
+}
+
+fn cornered(s: &Story) -> usize {
+    s.count(|e| matches!(e, Event::NowhereToGo { .. }))
+}
+
+// --- connections ---
+
+#[test]
+fn a_lost_connection_is_made_anew_and_that_is_all() {
+    let mut s = pair();
+    s.lose("a", Slot::Traffic);
+    let again = s.asked_of("a");
+    assert!(again.iter().any(|p| p.slot == Slot::Traffic && !p.round));
+    s.wait(secs(60));
+    assert_eq!(s.serving(), Some("a"));
+    s.stayed();
+    assert_eq!(s.circuit_changes(), []);
+    assert_eq!(
+        s.count(|e| matches!(e, Event::ConnectionReplaced { .. })),
+        1
+    );
+}
+
+#[test]
+fn a_refused_reconnect_fails_over_with_the_proof_that_is_at_hand() {
+    let mut s = pair();
+    s.is("a", refuses());
+    s.lose("a", Slot::Traffic);
+    // The standby is asked at the first sign, not at the last.
+    assert!(s.asked_of("b").iter().any(|p| p.slot == Slot::Traffic));
+    s.answer("b");
+    s.stayed();
+    s.answer("a");
+    s.switched("a", "b", Reason::ConnectionLost);
+    assert_eq!(s.circuit("a"), CircuitState::Open);
+    assert!(
+        s.aborted("a", Slot::Traffic),
+        "its calls are released at once"
+    );
+}
+
+#[test]
+fn nobody_is_switched_to_without_a_proof_from_after_the_first_sign() {
+    let mut s = pair();
+    s.is("a", refuses());
+    s.is("b", Mood::Hangs);
+    s.lose("a", Slot::Traffic);
+    s.answer("a");
+    assert_eq!(s.circuit("a"), CircuitState::Open);
+    s.stayed();
+    s.is("b", HEALTHY);
+    s.answer("b");
+    s.switched("a", "b", Reason::ConnectionLost);
+}
+
+#[test]
+fn a_proof_does_not_outlive_the_connection_it_came_over() {
+    let mut s = pair();
+    s.is("a", refuses());
+    s.lose("a", Slot::Traffic);
+    let proof = s.asked_of("b").pop().unwrap();
+    s.lose("b", Slot::Traffic);
+    // What it had said before it was lost arrives only now.
+    s.answer_over(proof.id, Verdict::Healthy, false);
+    assert!(!s.view("b").connected);
+    s.answer("a");
+    s.stayed();
+    s.quiet();
+    s.switched("a", "b", Reason::ConnectionLost);
+    assert!(s.view("b").connected);
+}
+
+#[test]
+fn connections_that_end_as_soon_as_they_are_made_are_remade_ever_more_slowly() {
+    let mut s = Story::running(&[("a", 1.0)]);
+    let before = s.probes;
+    let end = s.now + secs(10);
+    while s.now < end {
+        s.lose("a", Slot::Traffic);
+        s.lose("a", Slot::Probe);
+        s.wait(ms(5));
+    }
+    assert!(
+        s.probes - before < 500,
+        "{} probes in 10 s",
+        s.probes - before
+    );
+}
+
+#[test]
+fn a_hanging_reconnect_is_believed_when_its_time_is_up() {
+    let mut s = pair();
+    s.is("a", Mood::Hangs);
+    s.lose("a", Slot::Traffic);
+    s.wait(ms(2_990));
+    s.stayed();
+    s.wait(ms(20));
+    s.switched("a", "b", Reason::ConnectionLost);
+}
+
+#[test]
+fn a_lost_probe_connection_asks_again_and_means_nothing_by_itself() {
+    let mut s = pair();
+    s.lose("a", Slot::Probe);
+    s.quiet();
+    assert_eq!(s.events, []);
+    s.is("a", refuses());
+    s.wait(secs(1));
+    s.lose("a", Slot::Probe);
+    s.quiet();
+    s.switched("a", "b", Reason::ConnectionLost);
+}
+
+#[test]
+fn an_idle_connection_that_does_not_answer_is_replaced_if_its_database_does() {
+    let mut s = pair();
+    let idle = next_idle_ping(&mut s);
+    let silent = Verdict::Unhealthy(Fault::new(FaultKind::Silent, "no answer"));
+    s.quiet_but(idle);
+    s.now += ms(500);
+    s.answer_with(idle, silent);
+    assert!(s.aborted("a", Slot::Traffic));
+    s.quiet();
+    s.stayed();
+    assert_eq!(s.circuit_changes(), []);
+    assert_eq!(
+        s.count(|e| matches!(e, Event::ConnectionReplaced { .. })),
+        1
+    );
+    assert!(s.view("a").connected);
+}
+
+#[test]
+fn an_idle_connection_whose_database_is_silent_too_is_a_hang_and_not_replaced() {
+    let mut s = pair();
+    let idle = next_idle_ping(&mut s);
+    s.is("a", Mood::Hangs);
+    for asked in &mut s.asked {
+        asked.probe.timeout = secs(3);
+    }
+    s.wait(ms(500));
+    let silent = Verdict::Unhealthy(Fault::new(FaultKind::Silent, "no answer"));
+    s.answer_with(idle, silent);
+    assert_eq!(
+        s.count(|e| matches!(e, Event::ConnectionReplaced { .. })),
+        0
+    );
+    s.wait(ms(200));
+    s.switched("a", "b", Reason::Stalled);
+}
+
+/// Waits for the ping over the callers' connection, which is then owed.
+fn next_idle_ping(s: &mut Story) -> ProbeId {
+    for _ in 0..10 {
+        s.now = s.machine.deadline().unwrap();
+        s.tell(Input::Tick);
+        let ping = |p: &&Probe| p.slot == Slot::Traffic && !p.round;
+        if let Some(ping) = s.asked_of("a").iter().find(ping) {
+            return ping.id;
+        }
+        s.quiet();
+    }
+    panic!("an idle connection is not looked after");
+}
+
+// --- what the server says of itself ---
+
+#[test]
+fn a_state_verdict_leaves_only_for_a_proven_database() {
+    let mut s = pair();
+    s.evidence("a", |e| {
+        e.at_once = Some("LOADING");
+        e.refusals = 1;
+    });
+    assert_eq!(s.circuit("a"), CircuitState::Closed, "nobody is proven yet");
+    assert_eq!(judged(&s), [], "its callers wait for the decision");
+    s.quiet();
+    s.switched("a", "b", Reason::ServerState);
+    assert_eq!(s.circuit("a"), CircuitState::Open);
+    assert_eq!(judged(&s), [(1, false)]);
+}
+
+#[test]
+fn a_lone_database_that_refuses_stays_and_that_is_said_once() {
+    let mut s = Story::running(&[("a", 1.0)]);
+    for refusals in 1..=20 {
+        s.evidence("a", |e| {
+            e.at_once = Some("READONLY");
+            e.refusals = refusals;
+        });
+        s.wait(ms(100));
+    }
+    assert_eq!(s.serving(), Some("a"));
+    assert_eq!(s.circuit("a"), CircuitState::Closed);
+    assert_eq!(cornered(&s), 1);
+    assert_eq!(judged(&s).last(), Some(&(20, true)));
+}
+
+#[test]
+fn a_verdict_that_is_not_repeated_is_forgotten() {
+    let mut s = Story::running(&[("a", 3.0), ("b", 2.0)]);
+    s.order(Verb::ForceOpen(id("b")));
+    s.evidence("a", |e| e.at_once = Some("READONLY"));
+    s.wait(secs(11));
+    assert_eq!(cornered(&s), 1);
+    s.order(Verb::Reset(id("b")));
+    s.wait(secs(60));
+    s.stayed();
+    s.order(Verb::ForceOpen(id("b")));
+    s.evidence("a", |e| e.at_once = Some("READONLY"));
+    assert_eq!(cornered(&s), 2, "another time is another event");
+}
+
+#[test]
+fn cornered_it_leaves_as_soon_as_another_one_is_fit() {
+    let mut s = pair();
+    s.order(Verb::ForceOpen(id("b")));
+    s.evidence("a", |e| e.at_once = Some("READONLY"));
+    s.wait(secs(1));
+    s.stayed();
+    s.order(Verb::Reset(id("b")));
+    s.quiet();
+    s.switched("a", "b", Reason::ServerState);
+}
+
+#[test]
+fn three_refusals_within_a_second_are_a_verdict_unless_a_write_succeeds_between() {
+    let oom = |e: &mut Evidence| {
+        e.repeated = 1;
+        e.repeated_code = Some("OOM");
+    };
+    let mut s = pair();
+    for _ in 0..2 {
+        s.evidence("a", oom);
+        s.wait(ms(100));
+    }
+    s.evidence("a", |e| e.wrote = true);
+    for _ in 0..2 {
+        s.evidence("a", oom);
+        s.wait(ms(600));
+    }
+    s.evidence("a", oom);
+    s.quiet();
+    s.stayed();
+    s.wait(ms(100));
+    s.evidence("a", oom);
+    s.evidence("a", oom);
+    s.quiet();
+    s.switched("a", "b", Reason::ServerState);
+}
+
+#[test]
+fn a_probe_that_is_told_of_a_bad_state_is_a_verdict_too() {
+    let mut s = pair();
+    s.is("a", loads());
+    s.wait(secs(6));
+    s.switched("a", "b", Reason::ServerState);
+}
+
+#[test]
+fn a_lone_database_that_loads_is_waited_for_without_hammering_it() {
+    let mut s = Story::running(&[("a", 1.0)]);
+    s.is("a", loads());
+    s.lose("a", Slot::Traffic);
+    let before = s.probes;
+    s.wait(secs(60));
+    assert!(
+        s.probes - before < 200,
+        "{} probes in a minute",
+        s.probes - before
+    );
+    assert_eq!(s.circuit("a"), CircuitState::Closed);
+    s.is("a", HEALTHY);
+    s.wait(secs(2));
+    assert!(s.view("a").connected);
+    assert_eq!(s.serving(), Some("a"));
+}
+
+// --- calls ---
+
+#[test]
+fn too_many_failed_calls_are_a_verdict() {
+    let mut s = pair();
+    s.fail("a", 19);
+    s.quiet();
+    s.stayed();
+    s.fail("a", 1);
+    s.quiet();
+    s.switched("a", "b", Reason::FailureDetector);
+    assert_eq!(s.circuit("a"), CircuitState::Open);
+}
+
+#[test]
+fn failing_calls_wake_a_probe_at_once_but_not_for_every_call() {
+    let mut s = pair();
+    let before = s.probes;
+    s.fail("a", 1);
+    let asked = s.asked_of("a");
+    assert!(
+        asked
+            .iter()
+            .any(|p| p.slot == Slot::Probe && !p.round && !p.fresh)
+    );
+    for _ in 0..100 {
+        s.evidence("a", |e| e.seen = Observed::new(10, 1));
+        s.wait(ms(1));
+    }
+    assert!(
+        (1..=3).contains(&(s.probes - before)),
+        "{}",
+        s.probes - before
+    );
+}
+
+#[test]
+fn refused_credentials_are_tried_over_a_new_connection() {
+    let mut s = pair();
+    s.evidence("a", |e| e.denied = true);
+    assert!(
+        s.asked_of("a")
+            .iter()
+            .any(|p| p.slot == Slot::Probe && p.fresh)
+    );
+    s.is("a", faulty(FaultKind::Denied));
+    s.quiet();
+    s.switched("a", "b", Reason::HealthCheck);
+}
+
+#[test]
+fn evidence_against_a_standby_opens_that_and_nothing_else() {
+    let mut s = pair();
+    s.fail("b", 20);
+    s.quiet();
+    s.stayed();
+    assert_eq!(s.serving(), Some("a"));
+    assert_eq!(s.circuit("a"), CircuitState::Closed);
+    assert_eq!(s.circuit("b"), CircuitState::Open);
+}
+
+#[test]
+fn evidence_of_another_episode_is_worth_nothing() {
+    let mut s = pair();
+    let old = s.episode("a");
+    s.order(Verb::ForceOpen(id("a")));
+    s.order(Verb::Reset(id("a")));
+    s.quiet();
+    s.events.clear();
+    s.evidence("a", |e| {
+        e.episode = old;
+        e.at_once = Some("READONLY");
+        e.seen = Observed::new(0, 1000);
+    });
+    s.quiet();
+    assert_eq!(s.events, []);
+    s.stayed();
+}
+
+#[test]
+fn callers_of_a_database_that_was_left_are_not_kept_waiting() {
+    let mut s = pair();
+    s.order(Verb::Force(id("a"), None));
+    s.evidence("a", |e| {
+        e.at_once = Some("READONLY");
+        e.refusals = 3;
+    });
+    assert_eq!(judged(&s), [(3, true)], "nobody will leave a forced one");
+}
+
+// --- roles ---
+
+#[test]
+fn a_database_that_says_another_one_serves_is_left_without_blame() {
+    for mood in [STANDBY, SUSPENDED] {
+        let mut s = pair();
+        s.is("a", mood);
+        s.wait(secs(6));
+        s.switched("a", "b", Reason::HealthCheck);
+        assert_eq!(s.circuit("a"), CircuitState::Closed);
+        s.events.clear();
+        s.is("a", HEALTHY);
+        s.wait(secs(6));
+        s.switched("b", "a", Reason::Fallback);
+    }
+}
+
+#[test]
+fn the_heavier_of_two_candidates_is_waited_for_but_not_for_long() {
+    let mut s = Story::running(&[("a", 3.0), ("b", 2.0), ("c", 1.0)]);
+    s.is("a", refuses());
+    s.lose("a", Slot::Traffic);
+    s.answer("c");
+    s.answer("a");
+    s.stayed();
+    s.answer("b");
+    s.switched("a", "b", Reason::ConnectionLost);
+
+    let mut s = Story::running(&[("a", 3.0), ("b", 2.0), ("c", 1.0)]);
+    s.is("a", refuses());
+    s.is("b", Mood::Hangs);
+    s.lose("a", Slot::Traffic);
+    s.quiet();
+    s.wait(ms(149));
+    s.stayed();
+    s.wait(ms(1));
+    s.switched("a", "c", Reason::ConnectionLost);
+}
+
+#[test]
+fn the_heavier_candidate_is_waited_for_in_every_search_anew() {
+    let mut s = Story::running(&[("a", 3.0), ("b", 2.0), ("c", 1.0)]);
+    s.is("b", Mood::Hangs);
+    s.order(Verb::SetEnabled(id("a"), false));
+    s.quiet();
+    s.order(Verb::SetEnabled(id("a"), true));
+    s.wait(ms(400));
+    s.is("b", HEALTHY);
+    s.wait(secs(10));
+    s.stayed();
+    s.order(Verb::SetEnabled(id("a"), false));
+    s.answer("c");
+    s.stayed();
+    s.answer("b");
+    s.switched("a", "b", Reason::Disabled);
+}

@@ -1,0 +1,227 @@
+//! Silence: when it is a hang, and when it is not.
+
+use super::*;
+
+fn pair() -> Story {
+    Story::running(&[("a", 3.0), ("b", 2.0)])
+}
+
+/// `a` owes answers for 150 ms and is silent on its probe connection as well.
+fn suspected() -> Story {
+    let mut s = pair();
+    s.is("a", Mood::Hangs);
+    s.stall("a", ms(150));
+    s
+}
+
+#[test]
+fn suspect_and_standby_are_asked_and_the_silent_one_is_left() {
+    let mut s = suspected();
+    let suspect = s.asked_of("a").pop().unwrap();
+    let standby = s.asked_of("b").pop().unwrap();
+    assert_eq!((suspect.slot, standby.slot), (Slot::Probe, Slot::Traffic));
+    s.wait(ms(149));
+    s.stayed();
+    s.wait(ms(10));
+    s.switched("a", "b", Reason::Stalled);
+    assert_eq!(s.circuit("a"), CircuitState::Open);
+    assert!(
+        s.aborted("a", Slot::Traffic),
+        "its calls are released at once"
+    );
+}
+
+#[test]
+fn a_suspect_that_answers_is_left_alone() {
+    let mut s = suspected();
+    s.wait(ms(100));
+    s.is("a", HEALTHY);
+    s.answer("a");
+    s.wait(secs(5));
+    s.stayed();
+    assert_eq!(s.circuit("a"), CircuitState::Closed);
+}
+
+#[test]
+fn without_a_standby_that_answers_silence_is_nobodys_fault() {
+    let mut s = suspected();
+    s.is("b", Mood::Hangs);
+    s.wait(ms(2_900));
+    s.stayed();
+    assert_eq!(s.circuit("a"), CircuitState::Closed);
+}
+
+#[test]
+fn a_standby_that_answers_late_still_proves_the_hang() {
+    let mut s = suspected();
+    s.is("b", Mood::Hangs);
+    s.wait(ms(1_000));
+    s.stayed();
+    s.is("b", HEALTHY);
+    s.answer("b");
+    s.switched("a", "b", Reason::Stalled);
+}
+
+#[test]
+fn an_answer_of_the_standby_from_before_the_silence_is_no_proof() {
+    let mut s = pair();
+    s.wait(ms(500));
+    s.is("b", Mood::Hangs);
+    s.is("a", Mood::Hangs);
+    s.stall("a", ms(150));
+    s.wait(ms(1_000));
+    s.stayed();
+}
+
+#[test]
+fn when_we_were_late_ourselves_the_silence_starts_over() {
+    let mut s = suspected();
+    s.answer("b");
+    s.wait(ms(140));
+    s.tell(Input::Overrun);
+    s.wait(ms(149));
+    s.stayed();
+    s.wait(ms(10));
+    s.switched("a", "b", Reason::Stalled);
+}
+
+#[test]
+fn a_machine_woken_too_late_looks_once_more() {
+    let mut s = suspected();
+    s.answer("b");
+    s.now += ms(400);
+    s.tell(Input::Tick);
+    s.stayed();
+    // The answer had been lying in the socket.
+    s.is("a", HEALTHY);
+    s.answer("a");
+    s.wait(secs(1));
+    s.stayed();
+
+    let mut s = suspected();
+    s.answer("b");
+    s.now += ms(400);
+    s.tell(Input::Tick);
+    s.wait(ms(20));
+    s.switched("a", "b", Reason::Stalled);
+}
+
+#[test]
+fn a_short_silence_is_not_asked_about() {
+    let mut s = pair();
+    let before = s.probes;
+    s.stall("a", ms(149));
+    assert_eq!(s.probes, before);
+}
+
+#[test]
+fn silence_of_a_database_that_does_not_serve_means_nothing() {
+    let mut s = pair();
+    let before = s.probes;
+    s.stall("b", secs(10));
+    assert_eq!(s.probes, before);
+}
+
+#[test]
+fn a_slow_path_is_given_four_of_its_round_trips() {
+    let mut s = Story::cast(config(), &[("a", 3.0), ("b", 2.0)]);
+    s.start();
+    while let Some(asked) = s.asked.first() {
+        let probe = asked.probe.id;
+        s.asked.remove(0);
+        let rtt = Some(ms(100));
+        let verdict = Verdict::Healthy;
+        s.tell(Input::Probed {
+            probe,
+            verdict,
+            rtt,
+            connected: true,
+        });
+    }
+    assert_eq!(s.machine.stall_age(), ms(400));
+    s.is("a", Mood::Hangs);
+    s.stall("a", ms(400));
+    s.answer("b");
+    s.events.clear();
+    s.wait(ms(399));
+    s.stayed();
+    s.wait(ms(10));
+    s.switched("a", "b", Reason::Stalled);
+}
+
+#[test]
+fn the_sensitivity_decides_how_long_silence_is_borne() {
+    for (sensitivity, half) in [
+        (Sensitivity::Fast, 20),
+        (Sensitivity::Balanced, 150),
+        (Sensitivity::Conservative, 500),
+        (Sensitivity::Custom(secs(4)), 2_000),
+    ] {
+        let mut config = config();
+        config.sensitivity = sensitivity;
+        let mut s = Story::running_with(config, &[("a", 3.0), ("b", 2.0)]);
+        assert_eq!(s.machine.stall_age(), ms(half));
+        s.is("a", Mood::Hangs);
+        s.stall("a", ms(half));
+        s.wait(ms(half - 1));
+        s.stayed();
+        s.wait(ms(10));
+        s.switched("a", "b", Reason::Stalled);
+    }
+}
+
+#[test]
+fn a_connection_that_owes_answers_while_its_database_gives_them_is_replaced() {
+    let mut s = pair();
+    s.stall("a", ms(150));
+    s.quiet();
+    assert_eq!(s.events, [], "the suspect answered");
+    s.now += ms(355);
+    let member = s.key("a");
+    s.tell(Input::Stalled {
+        member,
+        age: ms(505),
+        overdue: true,
+    });
+    // A ping over it tells whether it is the connection or the database.
+    let ping = s.asked_of("a").into_iter().find(|p| p.slot == Slot::Traffic);
+    let ping = ping.unwrap().id;
+    s.quiet_but(ping);
+    assert!(!s.aborted("a", Slot::Traffic));
+    s.now += ms(500);
+    s.answer_with(ping, Verdict::Unhealthy(Fault::new(FaultKind::Silent, "no answer")));
+    assert!(s.aborted("a", Slot::Traffic));
+    s.quiet();
+    assert_eq!(
+        s.count(|e| matches!(e, Event::ConnectionReplaced { .. })),
+        1
+    );
+    s.stayed();
+    assert_eq!(s.circuit("a"), CircuitState::Closed);
+    assert!(s.view("a").connected);
+}
+
+#[test]
+fn a_silence_that_is_overdue_at_first_sight_is_asked_about_like_any_other() {
+    let mut s = pair();
+    s.wait(secs(2));
+    s.is("a", Mood::Hangs);
+    let member = s.key("a");
+    s.tell(Input::Stalled {
+        member,
+        age: ms(505),
+        overdue: true,
+    });
+    assert!(!s.aborted("a", Slot::Traffic), "its database may be hung");
+    s.wait(ms(160));
+    s.switched("a", "b", Reason::Stalled);
+}
+
+#[test]
+fn an_operators_reset_ends_the_suspicion() {
+    let mut s = suspected();
+    s.order(Verb::Reset(id("a")));
+    s.is("a", HEALTHY);
+    s.wait(secs(3));
+    s.stayed();
+}
