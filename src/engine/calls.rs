@@ -161,6 +161,12 @@ impl Calls {
         }
     }
 
+    /// Whether not one byte has come since a call that began at `started`.
+    pub(crate) fn is_silent_since(&self, started: u64) -> bool {
+        let ring = self.ring();
+        ring.progress_at <= started && ring.read == self.meter.read()
+    }
+
     /// Calls that have succeeded so far.
     pub(crate) fn succeeded(&self) -> u64 {
         self.ring().succeeded
@@ -258,7 +264,7 @@ impl Ring {
     }
 }
 
-const TICK_US: u64 = TICK.as_micros() as u64;
+pub(crate) const TICK_US: u64 = TICK.as_micros() as u64;
 
 #[cfg(test)]
 mod tests {

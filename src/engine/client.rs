@@ -95,7 +95,11 @@ impl<B: Backend> MultiDbClient<B> {
     /// What happens from now on, in order. Any number of listeners; a slow one harms only itself.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events::new(self.core().events.subscribe())
+        let events = Events::new(self.core().events.subscribe());
+        match self.core().ended.is_cancelled() {
+            true => Events::over(),
+            false => events,
+        }
     }
 
     /// Waits until `condition` holds for the snapshot. Cancel-safe.

@@ -170,6 +170,11 @@ impl Events {
         }
     }
 
+    /// The events of a client that has been closed: that it is.
+    pub(crate) fn over() -> Self {
+        Self::new(broadcast::Sender::new(1).subscribe())
+    }
+
     /// The next event; `None` after [`Event::Closed`].
     ///
     /// A listener that falls behind by more than 1024 events gets [`Event::Lagged`] in their place.

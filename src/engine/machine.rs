@@ -152,6 +152,9 @@ pub struct Evidence {
     pub repeated_code: Option<&'static str>,
     /// A write succeeded in between.
     pub wrote: bool,
+    /// Calls timed out on a connection that gave no byte meanwhile. That speaks of the connection
+    /// once, however many calls were on it, and asking tells whether it speaks of the database.
+    pub silent: bool,
     /// Credentials were refused.
     pub denied: bool,
     /// Refusals counted so far, of any kind; echoed by [`Effect::Judged`].
@@ -473,6 +476,11 @@ impl Machine {
         } else {
             Phase::Starting(self.now + self.config.start.deadline)
         };
+        // A lazy client may have slept past the first rounds; the attempts below stand in for them.
+        let interval = self.config.health.interval;
+        for member in self.members.iter_mut().filter(|m| m.next_round <= self.now) {
+            member.next_round = self.now + interval.mul_f64(0.5 + 0.5 * self.rng.f64());
+        }
         let keys: Vec<_> = self.members.iter().map(|m| m.key).collect();
         for key in keys {
             self.attempt(key, Slot::Traffic, Reason::HealthCheck);

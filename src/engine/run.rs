@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::backend::{Backend, Class, NotSent, Phase, Refusal, ServerState};
-use super::calls::Calls;
+use super::calls::{Calls, TICK_US};
 use super::client::MultiDbClient;
 use super::database::DatabaseId;
 use super::error::{Error, ErrorKind};
@@ -19,7 +19,6 @@ use super::live::{Core, Live, Mail, Routing, STALE, VerbDraft, WATCH_WRITES, mic
 use super::machine::Verb;
 use super::retry::{self, Next};
 use super::snapshot::Status;
-use super::sweep::TICK;
 
 /// One unit of work for a backend: a command, a pipeline, a transaction.
 ///
@@ -107,8 +106,8 @@ struct Ended<T, E> {
     result: Option<Result<T, E>>,
     /// Bytes written before it was handed over.
     written: u64,
-    /// When its time would have been up, by the coarse clock, if it had to wait at all.
-    due: Option<u64>,
+    /// When it began to wait, by the coarse clock, if it had to wait at all.
+    begun: Option<u64>,
 }
 
 // === impl Router ===
@@ -198,9 +197,8 @@ impl<B: Backend> Router<B> {
             let core = self.client.core().clone();
             // No clock was read before the first attempt; the coarse one knows well enough.
             let spent = first.as_ref().map_or(Duration::ZERO, |(live, ended)| {
-                let due = ended.due.unwrap_or(u64::MAX);
-                let begun = due.saturating_sub(self.timeout_us + micros(TICK));
-                Duration::from_micros(live.conn.calls.clock.now().saturating_sub(begun))
+                let now = live.conn.calls.clock.now();
+                Duration::from_micros(now.saturating_sub(ended.begun.unwrap_or(now)))
             });
             let mut call = Call::new(&core, self.limits, spent);
             let mut ended = first;
@@ -297,7 +295,9 @@ async fn attempt<B: Backend, O: Operation<B>>(
         Poll::Pending
     })
     .await;
-    let due = registered.call.map(|(_, deadline)| deadline);
+    let begun = registered
+        .call
+        .map(|(_, deadline)| deadline - timeout_us - TICK_US);
     if let Some(result) = &result {
         let succeeded = result.is_ok() && op.is_answered();
         match registered.call.take() {
@@ -308,7 +308,7 @@ async fn attempt<B: Backend, O: Operation<B>>(
     Ended {
         result,
         written,
-        due,
+        begun,
     }
 }
 
@@ -379,6 +379,10 @@ impl<'a, B: Backend> Call<'a, B> {
             Some(_) => Phase::Answered,
         };
         let class = op.classify(phase, result.as_ref());
+        let silent = phase == Phase::TimedOut
+            && ended
+                .begun
+                .is_some_and(|begun| live.conn.calls.is_silent_since(begun));
         let complaint = match (&class, &result) {
             (Class::Executed, Some(result)) => op.complaint(result),
             _ => None,
@@ -387,6 +391,10 @@ impl<'a, B: Backend> Call<'a, B> {
             Some(state) => {
                 let refused = Class::NotExecuted(Refusal::State(state));
                 live.tally.book(live.episode, &refused)
+            }
+            None if silent => {
+                live.tally.book_silence(live.episode);
+                None
             }
             None => live.tally.book(live.episode, &class),
         };

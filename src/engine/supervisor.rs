@@ -712,7 +712,6 @@ impl<B: Backend> Supervisor<B> {
         }
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
-        let _ = self.core.events.send(Event::Closed);
     }
 }
 
@@ -788,7 +787,9 @@ impl<B: Backend> Drop for Epitaph<B> {
             live.set_flag(STALE);
             live.conn.end(&self.0.backend);
         }
+        // In this order: whoever subscribes too late for the event sees that it is over.
         self.0.ended.cancel();
+        let _ = self.0.events.send(Event::Closed);
     }
 }
 

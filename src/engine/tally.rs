@@ -30,6 +30,7 @@ struct Pending {
     repeated: u32,
     repeated_code: Option<&'static str>,
     wrote: bool,
+    silent: bool,
     denied: bool,
     refusals: u64,
     changed: bool,
@@ -94,6 +95,19 @@ impl Tally {
         number
     }
 
+    /// A call timed out on a connection that has given no byte since it began.
+    pub(crate) fn book_silence(&self, episode: u64) {
+        if self.episode.load(Ordering::Acquire) != episode {
+            return;
+        }
+        {
+            let mut pending = self.lock();
+            pending.silent = true;
+            pending.changed = true;
+        }
+        self.news.notify_one();
+    }
+
     /// A write went through: what was refused before it does not persist.
     pub(crate) fn wrote(&self) {
         let mut pending = self.lock();
@@ -123,6 +137,7 @@ impl Tally {
             repeated: std::mem::take(&mut pending.repeated),
             repeated_code: pending.repeated_code.take(),
             wrote: std::mem::take(&mut pending.wrote),
+            silent: std::mem::take(&mut pending.silent),
             denied: std::mem::take(&mut pending.denied),
             refusals: pending.refusals,
         })

@@ -2,7 +2,11 @@
 //! `mod.rs`: a `tests/support.rs` would be a test of its own).
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
+#[cfg(all(feature = "redis", feature = "testing"))]
+pub(crate) mod load;
 pub(crate) mod redis_server;
+#[cfg(all(feature = "redis", feature = "testing"))]
+pub(crate) mod witness;
 
 use std::time::Duration;
 

@@ -38,6 +38,8 @@ pub(super) struct Member {
     /// When the next suspicion may ask for an attempt.
     pub(super) next_suspicion: Instant,
     pub(super) reconnect: Reconnect,
+    /// When its traffic connection was last found stuck and replaced.
+    pub(super) replaced: Vec<Instant>,
     pub(super) last_resort: LastResort,
     /// Being verified before it joins.
     pub(super) joining: Option<Ticket>,
@@ -97,6 +99,7 @@ impl Member {
             next_round: now,
             failures: 0,
             next_suspicion: now,
+            replaced: Vec::new(),
             reconnect: Reconnect {
                 at: None,
                 last_loss: None,

@@ -40,6 +40,9 @@ const SUSPICION_PAUSE: Duration = Duration::from_millis(100);
 /// Losses closer together than this slow the reconnecting down, from 10 ms to 1 s.
 const LOSS_WINDOW: Duration = Duration::from_secs(1);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(10);
+/// So many replaced connections within this time are the database's fault after all.
+const REPLACED: usize = 3;
+const REPLACED_WINDOW: Duration = Duration::from_secs(10);
 
 impl Machine {
     // --- asking ---
@@ -587,11 +590,33 @@ impl Machine {
         member.reconnect.at = Some(now);
         // Announced here; the new connection need not be announced again.
         member.lost = false;
+        member
+            .replaced
+            .retain(|&at| now.duration_since(at) < REPLACED_WINDOW);
+        member.replaced.push(now);
+        let again = member.replaced.len() >= REPLACED;
         let database = member.id.clone();
         self.emit(Event::ConnectionReplaced {
             database,
             cause: cause.to_owned(),
         });
+        self.flights
+            .retain(|_, f| f.member != key || f.kind != Kind::Idle);
+        if again {
+            // It answers probes, and no call gets through whatever the connection.
+            self.verdict(
+                Reason::FailureDetector,
+                "its connections keep falling silent",
+            );
+        }
+    }
+
+    /// A ping over the callers' connection has been waiting for so long.
+    pub(super) fn is_idle_silent(&self, key: MemberKey, time: Duration) -> bool {
+        let now = self.now;
+        self.in_flight(key, |f| {
+            f.kind == Kind::Idle && now.duration_since(f.started) >= time
+        })
     }
 
     // --- the callers' traffic ---
@@ -635,7 +660,7 @@ impl Machine {
         } else if bad == Some(true) {
             self.bad(&name, Reason::FailureDetector, "too many calls failed");
         }
-        if evidence.seen.failed > 0 || evidence.denied {
+        if evidence.seen.failed > 0 || evidence.silent || evidence.denied {
             self.suspicion(&name, evidence.denied);
         }
     }
@@ -677,4 +702,3 @@ impl Machine {
         }
     }
 }
-

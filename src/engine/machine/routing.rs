@@ -253,11 +253,15 @@ impl Machine {
             }) => {}
             Some(_) => return,
         }
-        // If the suspect answered when it was asked about this silence, it may be the connection: a
-        // ping over it will tell. The suspect is asked again all the same, in case both are true.
+        // The suspect answered when it was asked about this silence, and a ping over the callers' own
+        // connection has not: it is the connection.
         let silent_since = self.now.checked_sub(age).unwrap_or(self.now);
-        if overdue && self.member(key).is_some_and(|m| m.well_since(silent_since)) {
-            self.ask_idle(key);
+        let well = self.member(key).is_some_and(|m| m.well_since(silent_since));
+        let long = overdue && age >= self.config.calls.response_timeout;
+        if well && long && self.is_idle_silent(key, self.confirm()) {
+            let cause = format!("no answer on it for {} ms", age.as_millis());
+            self.replace(key, &cause);
+            return;
         }
         let suspect = self.attempt(key, Slot::Probe, Reason::Stalled);
         let confirm_at = self.now + self.confirm();
@@ -313,7 +317,11 @@ impl Machine {
             Some(Trouble {
                 sign: Sign::Stall { suspect, .. },
                 ..
-            }) if *suspect == Some(id) => self.trouble = None,
+            }) if *suspect == Some(id) => {
+                self.trouble = None;
+                // Then it may be the connection: a ping over it will tell.
+                self.ask_idle(flight.member);
+            }
             _ => {}
         }
     }
@@ -556,6 +564,9 @@ impl Machine {
         else {
             return;
         };
+        if let Some(left) = self.active {
+            self.lose_order(left);
+        }
         if let Some(domain) = self.active_domain() {
             match sign {
                 Sign::Stall { .. } => self.trip(&domain, true, reason, &cause),
@@ -707,12 +718,14 @@ impl Machine {
             self.drop_plan(ErrorKind::Unhealthy);
             return;
         }
+        if self.serving() != Some(goal) {
+            self.prove(goal, since, reason);
+            if !self.member(goal).is_some_and(|m| m.proven_since(since)) {
+                return;
+            }
+        }
         if self.active == Some(goal) {
             self.answer_plan(goal);
-            return;
-        }
-        self.prove(goal, since, reason);
-        if !self.member(goal).is_some_and(|m| m.proven_since(since)) {
             return;
         }
         let cause = self

@@ -62,6 +62,47 @@ fn a_pinned_database_that_stands_by_loses_its_pin_too() {
 }
 
 #[test]
+fn an_active_database_that_stands_by_is_not_pinned_before_it_serves_again() {
+    let mut s = trio();
+    s.is("b", refuses());
+    s.is("c", refuses());
+    s.lose("b", Slot::Traffic);
+    s.lose("c", Slot::Traffic);
+    s.is("a", STANDBY);
+    s.wait(secs(7));
+    assert_eq!((s.active(), s.serving()), (Some("a"), None));
+    let ticket = s.order(Verb::SwitchTo(id("a")));
+    assert_eq!(s.answer_to(ticket), None, "it has to be asked");
+    s.quiet();
+    assert_eq!(s.answer_to(ticket), Some(Err(ErrorKind::Unhealthy)));
+    s.is("a", HEALTHY);
+    let ticket = s.order(Verb::SwitchTo(id("a")));
+    s.quiet();
+    assert_eq!(s.answer_to(ticket), Some(Ok(())));
+    assert_eq!(s.serving(), Some("a"));
+}
+
+#[test]
+fn a_pinned_database_that_changes_its_role_loses_its_pin() {
+    let mut s = trio();
+    s.order(Verb::SwitchTo(id("c")));
+    s.quiet();
+    let cast = |role| {
+        let mut members = vec![described(11, "a", 3.0), described(12, "c", 1.0)];
+        members[1].role = role;
+        members
+    };
+    let members = cast(Role::Replica);
+    s.order(Verb::Topology { epoch: 1, members });
+    s.quiet();
+    assert_eq!(s.serving(), Some("a"));
+    let members = cast(Role::Primary);
+    s.order(Verb::Topology { epoch: 2, members });
+    s.wait(secs(10));
+    assert_eq!(s.serving(), Some("a"));
+}
+
+#[test]
 fn an_unfit_target_is_refused_and_nothing_changes() {
     let mut s = trio();
     s.is("c", refuses());

@@ -170,12 +170,25 @@ fn the_sensitivity_decides_how_long_silence_is_borne() {
     }
 }
 
-#[test]
-fn a_connection_that_owes_answers_while_its_database_gives_them_is_replaced() {
+/// The suspect answers at 150 ms; the ping over the callers' connection, sent then, does not.
+fn silent_connection() -> (Story, ProbeId) {
     let mut s = pair();
     s.stall("a", ms(150));
-    s.quiet();
+    let suspect = s.asked_of("a")[0].id;
+    s.answer_with(suspect, Verdict::Healthy);
+    let ping = s
+        .asked_of("a")
+        .into_iter()
+        .find(|p| p.slot == Slot::Traffic);
+    let ping = ping.unwrap().id;
+    s.quiet_but(ping);
     assert_eq!(s.events, [], "the suspect answered");
+    (s, ping)
+}
+
+#[test]
+fn a_connection_that_owes_answers_while_its_database_gives_them_is_replaced() {
+    let (mut s, _) = silent_connection();
     s.now += ms(355);
     let member = s.key("a");
     s.tell(Input::Stalled {
@@ -183,22 +196,52 @@ fn a_connection_that_owes_answers_while_its_database_gives_them_is_replaced() {
         age: ms(505),
         overdue: true,
     });
-    // A ping over it tells whether it is the connection or the database.
-    let ping = s.asked_of("a").into_iter().find(|p| p.slot == Slot::Traffic);
-    let ping = ping.unwrap().id;
-    s.quiet_but(ping);
-    assert!(!s.aborted("a", Slot::Traffic));
-    s.now += ms(500);
-    s.answer_with(ping, Verdict::Unhealthy(Fault::new(FaultKind::Silent, "no answer")));
     assert!(s.aborted("a", Slot::Traffic));
     s.quiet();
-    assert_eq!(
-        s.count(|e| matches!(e, Event::ConnectionReplaced { .. })),
-        1
-    );
+    let replaced = |e: &Event| matches!(e, Event::ConnectionReplaced { .. });
+    assert_eq!(s.count(replaced), 1);
     s.stayed();
     assert_eq!(s.circuit("a"), CircuitState::Closed);
     assert!(s.view("a").connected);
+}
+
+#[test]
+fn a_connection_whose_ping_is_answered_is_not_replaced_however_long_a_call_takes() {
+    let (mut s, ping) = silent_connection();
+    s.answer_with(ping, Verdict::Healthy);
+    s.now += ms(355);
+    let member = s.key("a");
+    s.tell(Input::Stalled {
+        member,
+        age: ms(505),
+        overdue: true,
+    });
+    assert!(!s.aborted("a", Slot::Traffic));
+}
+
+#[test]
+fn a_database_whose_connections_keep_falling_silent_is_left() {
+    let mut s = pair();
+    for round in 0..3 {
+        s.stall("a", ms(150));
+        let suspect = s.asked_of("a")[0].id;
+        s.answer_with(suspect, Verdict::Healthy);
+        let ping = s
+            .asked_of("a")
+            .into_iter()
+            .find(|p| p.slot == Slot::Traffic);
+        s.quiet_but(ping.unwrap().id);
+        assert_eq!(s.active(), Some("a"), "round {round}");
+        s.now += ms(355);
+        let member = s.key("a");
+        s.tell(Input::Stalled {
+            member,
+            age: ms(505),
+            overdue: true,
+        });
+        s.quiet();
+    }
+    s.switched("a", "b", Reason::FailureDetector);
 }
 
 #[test]

@@ -1,0 +1,12 @@
+//! Real faults of real servers and of the network before them: what callers are told, how long it
+//! takes, where the traffic goes, and that nothing is lost or done twice.
+
+mod access;
+mod namespace;
+mod network;
+mod process;
+mod rig;
+mod slowness;
+mod states;
+#[path = "../support/mod.rs"]
+mod support;
