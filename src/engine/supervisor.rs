@@ -2,10 +2,13 @@
 //!
 //! Its only await is its `select!`. Slow work is spawned and comes back as an input.
 
+mod drain;
+mod probe;
+mod publish;
+
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,19 +16,19 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::backend::{Backend, Fault, FaultKind, Mark, Purpose, Verdict, Wiring};
-use super::calls::Calls;
+use super::backend::{Backend, Fault, FaultKind, Mark, Verdict};
 use super::client::validate;
-use super::config::Drain;
 use super::database::Database;
 use super::error::Error;
 use super::event::Event;
-use super::health::{self, Checks};
-use super::live::{Conn, Core, Live, Mail, Routing, STALE, VerbDraft, connect};
+use super::health::Checks;
+use super::live::{Conn, Core, Live, Mail, Routing, STALE, VerbDraft};
 use super::machine::{Described, Effect, Input, Machine, MemberKey, Probe, Slot, Ticket, Verb};
 use super::membership::Membership;
 use super::snapshot::{Snapshot, Status};
 use super::tally::Tally;
+
+use probe::{Fence, ProbeTask};
 
 /// What the supervisor is made of, until it runs.
 pub(crate) struct Supervisor<B: Backend> {
@@ -90,19 +93,9 @@ enum Done<B: Backend> {
     ),
 }
 
-/// What was fenced over a fresh connection before its first use.
-#[derive(Default)]
-struct Fence {
-    marks: usize,
-    fault: Option<Fault>,
-}
-
 /// At most so many ended connections of a member are remembered for fencing: a server that keeps
 /// dropping connections has run what was on the oldest of them long ago.
 const MARKS: usize = 16;
-
-/// How often a drain looks whether the last call has ended.
-const DRAIN_POLL: Duration = Duration::from_millis(5);
 
 impl<B: Backend> Supervisor<B> {
     pub(crate) fn new(
@@ -466,85 +459,6 @@ impl<B: Backend> Supervisor<B> {
         }
     }
 
-    /// Shows what the machine has decided, and marks what it has moved away from.
-    fn publish(&mut self) {
-        let generation = self.machine.generation();
-        let serving = self.machine.serving();
-        let next = serving.and_then(|key| {
-            let place = self.members.get(&key)?;
-            let link = place.traffic.as_ref()?;
-            let episode = self.machine.episode(key)?;
-            Some((
-                link.conn.clone(),
-                place.database.failure_domain.clone(),
-                episode,
-            ))
-        });
-        for (key, place) in &self.members {
-            if let Some(tally) = self.tallies.get(&place.database.failure_domain)
-                && let Some(episode) = self.machine.episode(*key)
-            {
-                tally.set_episode(episode);
-            }
-        }
-        let live = next.map(|(conn, domain, episode)| match &self.live {
-            Some(live)
-                if Arc::ptr_eq(&live.conn, &conn)
-                    && live.episode == episode
-                    && live.generation == generation =>
-            {
-                live.clone()
-            }
-            _ => {
-                let tally = self.tally(&domain);
-                tally.set_episode(episode);
-                Arc::new(Live::new(conn, tally, episode, generation))
-            }
-        });
-        let unchanged = match (&self.live, &live) {
-            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-            (None, None) => true,
-            _ => false,
-        };
-        self.core.swept.set_threshold(self.machine.stall_age());
-        let active = self.machine.active();
-        let snapshot = Arc::new(Snapshot {
-            generation,
-            active: active
-                .and_then(|key| self.members.get(&key))
-                .map(|place| place.database.id.clone()),
-            status: self.machine.status(),
-            members: self.machine.members(),
-        });
-        let old = std::mem::replace(&mut self.live, live.clone());
-        if let Some(live) = live.as_ref().filter(|_| !unchanged) {
-            live.conn.calls.watched.store(true, Ordering::Release);
-        }
-        self.core.routing.send_replace(Arc::new(Routing {
-            live,
-            status: snapshot.status,
-            snapshot,
-        }));
-        // After the new one can be found: whoever is turned away by the flag finds it.
-        if let Some(old) = old.filter(|_| !unchanged) {
-            old.set_flag(STALE);
-            let still = self
-                .live
-                .as_ref()
-                .is_some_and(|live| Arc::ptr_eq(&live.conn, &old.conn));
-            if !still {
-                old.conn.calls.watched.store(false, Ordering::Release);
-            }
-        }
-    }
-
-    fn tally(&mut self, domain: &Arc<str>) -> Arc<Tally> {
-        self.tallies
-            .entry(domain.clone())
-            .or_insert_with(|| Arc::new(Tally::new(domain.clone(), self.core.news.clone())))
-            .clone()
-    }
-
     fn abort(&mut self, member: MemberKey, slot: Slot) {
         let Some(place) = self.members.get_mut(&member) else {
             return;
@@ -573,76 +487,6 @@ impl<B: Backend> Supervisor<B> {
                     None => place.cut,
                 });
         }
-    }
-
-    fn drain(&mut self, member: MemberKey, how: Drain) {
-        let Some(link) = self.members.get(&member).and_then(|p| p.traffic.as_ref()) else {
-            return;
-        };
-        let conn = link.conn.clone();
-        let in_flight = conn.calls.in_flight();
-        if in_flight == 0 {
-            return;
-        }
-        let database = conn.id.clone();
-        let _ = self.core.events.send(Event::Draining {
-            database: database.clone(),
-            in_flight,
-        });
-        self.tasks.spawn(async move {
-            let limit = match how {
-                Drain::Leave => None,
-                Drain::Cancel(after) => Some(after),
-            };
-            match drained(&conn.calls, limit).await {
-                Drained::Empty => Done::Drained {
-                    event: Some(Event::Drained { database }),
-                    end: None,
-                },
-                Drained::Active => Done::Drained {
-                    event: None,
-                    end: None,
-                },
-                Drained::TimedOut => Done::Drained {
-                    event: Some(Event::DrainTimeout {
-                        database,
-                        cut: conn.calls.in_flight(),
-                    }),
-                    end: Some(conn),
-                },
-            }
-        });
-    }
-
-    fn forget(&mut self, member: MemberKey) {
-        let Some(mut place) = self.members.remove(&member) else {
-            return;
-        };
-        let domain = &place.database.failure_domain;
-        let mut others = self.members.values();
-        if !others.any(|other| other.database.failure_domain == *domain) {
-            self.tallies.remove(domain);
-        }
-        if let Some(link) = place.probe.take() {
-            link.conn.end(&self.core.backend);
-        }
-        let Some(link) = place.traffic.take() else {
-            return;
-        };
-        let limit = match self.core.config.failover.drain {
-            Drain::Leave => None,
-            Drain::Cancel(after) => Some(after),
-        };
-        let conn = link.conn;
-        self.leaving.insert(conn.incarnation, conn.clone());
-        // What is in flight ends by its own deadline; the connection goes with the last of it.
-        self.tasks.spawn(async move {
-            drained(&conn.calls, limit).await;
-            Done::Drained {
-                event: None,
-                end: Some(conn),
-            }
-        });
     }
 
     // --- probes ---
@@ -741,34 +585,6 @@ impl<B: Backend> Place<B> {
     }
 }
 
-/// How a drain ended.
-enum Drained {
-    /// Nothing is in flight any more.
-    Empty,
-    /// The client has come back to it: there is nothing to drain.
-    Active,
-    TimedOut,
-}
-
-async fn drained(calls: &Calls, limit: Option<Duration>) -> Drained {
-    let until = limit.map(|limit| Instant::now() + limit);
-    let mut quiet = 0;
-    loop {
-        if calls.watched.load(Ordering::Acquire) {
-            return Drained::Active;
-        }
-        quiet = if calls.in_flight() == 0 { quiet + 1 } else { 0 };
-        // Twice: a call that chose this connection just before may not have registered at the first look.
-        if quiet == 2 {
-            return Drained::Empty;
-        }
-        if until.is_some_and(|until| Instant::now() >= until) {
-            return Drained::TimedOut;
-        }
-        tokio::time::sleep(DRAIN_POLL).await;
-    }
-}
-
 /// Says that nothing more will come, however the supervisor ended.
 struct Epitaph<B: Backend>(Arc<Core<B>>);
 
@@ -790,123 +606,5 @@ impl<B: Backend> Drop for Epitaph<B> {
         // In this order: whoever subscribes too late for the event sees that it is over.
         self.0.ended.cancel();
         let _ = self.0.events.send(Event::Closed);
-    }
-}
-
-// === one probe ===
-
-struct ProbeTask<B: Backend> {
-    core: Arc<Core<B>>,
-    checks: Checks<B>,
-    database: Arc<Database<B::Endpoint>>,
-    probe: Probe,
-    marks: Vec<Mark>,
-    conn: Option<Arc<Conn<B>>>,
-    /// The callers' connection, for a server that takes no other.
-    spare: Option<Arc<Conn<B>>>,
-    /// A connection made by this probe.
-    fresh: Option<Arc<Conn<B>>>,
-    fence: Fence,
-    rtt: Option<Duration>,
-    incarnation: u64,
-}
-
-impl<B: Backend> ProbeTask<B> {
-    async fn run(mut self) -> Done<B> {
-        let verdict = if self.probe.round {
-            let config = self.core.config.health.clone();
-            // The policy wants a closure; the state moves through it one attempt at a time.
-            let state = tokio::sync::Mutex::new(&mut self);
-            health::round(&config, || async { state.lock().await.attempt().await }).await
-        } else {
-            self.attempt().await
-        };
-        Done::Probed {
-            probe: self.probe.clone(),
-            verdict,
-            rtt: self.rtt,
-            fresh: self.fresh.take(),
-            fence: std::mem::take(&mut self.fence),
-        }
-    }
-
-    /// One attempt. A connection that turns out to be lost is made anew once.
-    async fn attempt(&mut self) -> Verdict {
-        let deadline = Instant::now() + self.probe.timeout;
-        if let Some(conn) = self.conn.clone().filter(|conn| !conn.lost.is_lost()) {
-            let verdict = self.look(&conn, deadline).await;
-            let lost = matches!(&verdict, Verdict::Unhealthy(f) if f.kind == FaultKind::Lost);
-            if !lost {
-                return verdict;
-            }
-        }
-        match self.connect(deadline).await {
-            Ok(conn) => self.look(&conn, deadline).await,
-            Err(fault) => match self.spare.clone() {
-                // It answered, but gives no second connection: a server at its limit of clients.
-                Some(spare)
-                    if matches!(fault.kind, FaultKind::Lost | FaultKind::State)
-                        && !spare.lost.is_lost() =>
-                {
-                    self.look(&spare, deadline).await
-                }
-                _ => Verdict::Unhealthy(fault),
-            },
-        }
-    }
-
-    async fn look(&mut self, conn: &Arc<Conn<B>>, deadline: Instant) -> Verdict {
-        let started = Instant::now();
-        let timeout = deadline.saturating_duration_since(started);
-        let backend = &self.core.backend;
-        let verdict = health::look(
-            backend,
-            &self.checks,
-            &conn.handle,
-            self.probe.depth,
-            timeout,
-        )
-        .await;
-        if verdict == Verdict::Healthy {
-            self.rtt = Some(started.elapsed());
-        }
-        verdict
-    }
-
-    async fn connect(&mut self, deadline: Instant) -> Result<Arc<Conn<B>>, Fault> {
-        if let Some(stillborn) = self.fresh.take() {
-            stillborn.end(&self.core.backend);
-        }
-        let purpose = match self.probe.slot {
-            Slot::Traffic => Purpose::Traffic,
-            Slot::Probe => Purpose::Probe,
-        };
-        let wiring = Wiring::new(purpose);
-        self.incarnation += 1;
-        let limit = deadline.min(Instant::now() + self.core.config.calls.connect_timeout);
-        let handle = connect(&self.core.backend, &self.database, &wiring, limit).await?;
-        let calls = Calls::new(self.probe.member, wiring.meter, self.core.clock.clone());
-        let conn = Arc::new(Conn {
-            member: self.probe.member,
-            id: self.database.id.clone(),
-            database: self.database.clone(),
-            incarnation: self.incarnation,
-            mark: self.core.backend.mark(&handle),
-            handle,
-            calls: Arc::new(calls),
-            lost: wiring.lost,
-        });
-        self.fresh = Some(conn.clone());
-        self.conn = Some(conn.clone());
-        if !self.marks.is_empty() {
-            let fence = self.core.backend.fence(&conn.handle, self.marks.clone());
-            self.fence.marks = self.marks.len();
-            self.fence.fault = match tokio::time::timeout_at(deadline, fence).await {
-                Ok(Ok(())) => None,
-                Ok(Err(fault)) => Some(fault),
-                Err(_) => return Err(Fault::new(FaultKind::Silent, "no answer to the fence")),
-            };
-        }
-        Ok(conn)
     }
 }

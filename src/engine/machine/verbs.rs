@@ -373,6 +373,11 @@ impl Machine {
                         // The topology vouches for it.
                         self.joined(key, ticket);
                     }
+                    let leaving = self.member_mut(key).and_then(|m| m.removing.take());
+                    for ticket in leaving.into_iter().flatten() {
+                        let error = Error::new(ErrorKind::Superseded).about(&new.id);
+                        self.answer(ticket, Err(error));
+                    }
                     self.set_weight(&new.id, new.weight)?;
                     self.set_enabled(&new.id, new.enabled)?;
                     if let Some(member) = self.member_mut(key)

@@ -356,6 +356,18 @@ fn a_topology_settles_what_was_pending_about_its_members() {
 }
 
 #[test]
+fn a_topology_that_names_a_database_overtakes_its_removal() {
+    let mut s = pair();
+    let leaving = s.order(Verb::Remove(id("a")));
+    s.order(Verb::ForceOpen(id("a")));
+    topology(&mut s, 1, &[("a", 1.0)]);
+    rename(&mut s, &[("a", 1)]);
+    s.quiet();
+    assert_eq!(s.answer_to(leaving), Some(Err(ErrorKind::Superseded)));
+    assert_eq!(s.machine.members().len(), 1, "the last one is not removed");
+}
+
+#[test]
 fn a_role_that_changes_moves_the_client() {
     let mut s = pair();
     let mut members = vec![described(11, "a", 3.0), described(12, "b", 2.0)];
