@@ -42,6 +42,8 @@ struct Ring {
     read: u64,
     progress_at: u64,
     reported_at: u64,
+    /// The last thing told was a silence.
+    silent: bool,
 }
 
 struct Slot {
@@ -62,6 +64,7 @@ enum State {
 /// What the sweep found on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Silence {
+    /// Zero: a silence that had been told is over.
     pub(crate) age: Duration,
     pub(crate) overdue: bool,
 }
@@ -86,6 +89,7 @@ impl Calls {
                 read: meter.read(),
                 progress_at: now,
                 reported_at: now,
+                silent: false,
             }),
             meter,
         }
@@ -132,7 +136,10 @@ impl Calls {
         let mut ring = self.ring();
         ring.waiting -= 1;
         ring.succeeded += u64::from(succeeded);
-        if let Some(slot) = ring.slot(number) {
+        if number == ring.first {
+            // In order, as nearly always.
+            ring.pop();
+        } else if let Some(slot) = ring.slot(number) {
             slot.state = State::Answered;
         }
         // A connection answers in order: what was abandoned before this call has been answered, too.
@@ -142,8 +149,7 @@ impl Calls {
                 State::Abandoned if ring.first < number => {}
                 State::Abandoned | State::Waiting(_) => break,
             }
-            ring.slots.pop_front();
-            ring.first += 1;
+            ring.pop();
         }
     }
 
@@ -223,10 +229,13 @@ impl Calls {
                 State::Abandoned if front.read != read => {}
                 State::Abandoned | State::Waiting(_) => break,
             }
-            ring.slots.pop_front();
-            ring.first += 1;
+            ring.pop();
         }
-        let silence = ring.silence(now, threshold);
+        let over = ring.progress_at == now && std::mem::take(&mut ring.silent);
+        let silence = match over {
+            true => Some(Silence::OVER),
+            false => ring.silence(now, threshold),
+        };
         (!ring.slots.is_empty(), silence)
     }
 
@@ -237,10 +246,22 @@ impl Calls {
     }
 }
 
+impl Silence {
+    const OVER: Self = Self {
+        age: Duration::ZERO,
+        overdue: false,
+    };
+}
+
 impl Ring {
     fn slot(&mut self, number: u64) -> Option<&mut Slot> {
         let index = number.checked_sub(self.first)?;
         self.slots.get_mut(usize::try_from(index).ok()?)
+    }
+
+    fn pop(&mut self) {
+        self.slots.pop_front();
+        self.first += 1;
     }
 
     fn silence(&mut self, now: u64, threshold: Duration) -> Option<Silence> {
@@ -260,6 +281,7 @@ impl Ring {
             State::Abandoned | State::Answered => true,
         };
         self.reported_at = now;
+        self.silent = true;
         Some(Silence { age, overdue })
     }
 }
@@ -317,6 +339,18 @@ mod tests {
         assert_eq!(silence.unwrap().age, Duration::from_millis(100));
         assert_eq!(sweep(&calls, 110 * MS).2, None, "not again at once");
         assert!(sweep(&calls, 126 * MS).2.is_some());
+    }
+
+    #[test]
+    fn the_end_of_a_silence_is_told_once() {
+        let calls = calls();
+        let (a, _) = calls.begin(500 * MS, noop_waker());
+        assert!(sweep(&calls, 100 * MS).2.is_some());
+        calls.meter.got(1);
+        calls.finish(a, true);
+        assert_eq!(sweep(&calls, 105 * MS).2, Some(Silence::OVER));
+        calls.meter.got(1);
+        assert_eq!(sweep(&calls, 110 * MS).2, None);
     }
 
     #[test]

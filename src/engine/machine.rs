@@ -115,7 +115,7 @@ pub enum Input {
     Stalled {
         /// Whose.
         member: MemberKey,
-        /// No byte has come for so long although an answer is due.
+        /// No byte has come for so long although an answer is due. Zero: one has come after all.
         age: Duration,
         /// Longer than the oldest of them was willing to wait.
         overdue: bool,

@@ -1,10 +1,10 @@
 //! A call's way: handle -> driver -> classify -> book -> (retry) -> caller.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -27,6 +27,8 @@ use super::snapshot::Status;
 pub trait Operation<B: Backend>: Send + Sync {
     /// What a driver returns when it worked.
     type Output: Send;
+    /// What a failed call returns: [`RunError`], or a driver's error that can carry ours inside.
+    type Error: From<RunError<B::Error>> + Send;
 
     /// Hands the work to the driver, without any timeout of the driver's own.
     ///
@@ -161,27 +163,32 @@ impl<B: Backend> Router<B> {
     ///
     /// # Errors
     /// What the driver returned where the operation ran or can never run; otherwise an [`Error`].
-    pub async fn run<O: Operation<B>>(&mut self, op: &O) -> Result<O::Output, RunError<B::Error>> {
-        let Some((live, handle)) = &mut self.live else {
-            return self.run_slowly(op, None).await;
-        };
-        let flags = live.flags();
-        if flags & STALE != 0 || !op.fits(&live.conn.id) {
-            return self.run_slowly(op, None).await;
-        }
-        let ended = attempt::<B, O>(&live.conn.calls, handle, op, self.timeout_us).await;
-        match ended.result {
-            Some(result) if op.is_clean(&result) => {
-                if flags != 0 {
-                    note_success(live, op);
+    pub async fn run<O: Operation<B>>(&mut self, op: &O) -> Result<O::Output, O::Error> {
+        // One block and one way out of it, so that the future keeps nothing of it for what follows.
+        let first = 'quick: {
+            let Some((live, handle)) = &mut self.live else {
+                break 'quick None;
+            };
+            let flags = live.flags();
+            if flags & STALE != 0 || !op.fits(&live.conn.id) {
+                break 'quick None;
+            }
+            let mut attempt = Attempt::new(&live.conn.calls, self.timeout_us);
+            let result = {
+                let mut work = pin!(op.attempt(handle));
+                poll_fn(|cx| attempt.poll(cx, op, work.as_mut())).await
+            };
+            match result {
+                Some(result) if op.is_clean(&result) => {
+                    if flags != 0 {
+                        note_success(live, op);
+                    }
+                    return result.map_err(|error| RunError::Driver(error).into());
                 }
-                result.map_err(RunError::Driver)
+                result => Some(attempt.ended(result)),
             }
-            result => {
-                let ended = Ended { result, ..ended };
-                self.run_slowly(op, Some(ended)).await
-            }
-        }
+        };
+        self.run_slowly(op, first).await
     }
 
     /// Everything but the first clean attempt, boxed so that the command path's future stays small.
@@ -190,7 +197,7 @@ impl<B: Backend> Router<B> {
         &'a mut self,
         op: &'a O,
         first: Option<Ended<O::Output, B::Error>>,
-    ) -> BoxFuture<'a, Result<O::Output, RunError<B::Error>>> {
+    ) -> BoxFuture<'a, Result<O::Output, O::Error>> {
         Box::pin(async move {
             let live = self.live.as_ref().map(|(live, _)| live.clone());
             let first = live.zip(first);
@@ -206,7 +213,7 @@ impl<B: Backend> Router<B> {
                 if let Some((live, ended)) = ended.take()
                     && let Some(result) = call.conclude(op, &live, ended).await
                 {
-                    return result;
+                    return result.map_err(O::Error::from);
                 }
                 let live = call.acquire().await.map_err(RunError::Engine)?;
                 let handle = match &mut self.live {
@@ -218,10 +225,13 @@ impl<B: Backend> Router<B> {
                 };
                 if !op.fits(&live.conn.id) {
                     let error = Error::new(ErrorKind::CursorMoved);
-                    return Err(RunError::Engine(error.on(&live.conn.id, live.generation)));
+                    let error = error.on(&live.conn.id, live.generation);
+                    return Err(RunError::Engine(error).into());
                 }
-                let timeout = call.attempt_timeout();
-                let end = attempt::<B, O>(&live.conn.calls, handle, op, timeout).await;
+                let mut attempt = Attempt::new(&live.conn.calls, call.attempt_timeout());
+                let mut work = pin!(op.attempt(handle));
+                let result = poll_fn(|cx| attempt.poll(cx, op, work.as_mut())).await;
+                let end = attempt.ended(result);
                 ended = Some((live, end));
             }
         })
@@ -259,56 +269,72 @@ impl<E: std::error::Error + 'static> std::error::Error for RunError<E> {
 
 // === one attempt ===
 
-/// Leaves the registry in order however the call ends.
-struct Registered<'a> {
+/// An attempt on a connection: booked there however it ends, by being dropped too.
+struct Attempt<'a> {
     calls: &'a Calls,
-    call: Option<(u64, u64)>,
+    timeout_us: u64,
+    written: u64,
+    due: Option<u64>,
+    /// Its number among the calls in flight, while it waits.
+    waiting: Option<u64>,
 }
 
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        if let Some((number, _)) = self.call.take() {
-            self.calls.abandon(number);
+impl<'a> Attempt<'a> {
+    fn new(calls: &'a Calls, timeout_us: u64) -> Self {
+        Self {
+            calls,
+            timeout_us,
+            written: calls.meter.written(),
+            due: None,
+            waiting: None,
         }
     }
-}
 
-async fn attempt<B: Backend, O: Operation<B>>(
-    calls: &Calls,
-    handle: &mut B::Handle,
-    op: &O,
-    timeout_us: u64,
-) -> Ended<O::Output, B::Error> {
-    let written = calls.meter.written();
-    let mut registered = Registered { calls, call: None };
-    let mut work = pin!(op.attempt(handle));
-    // A hand-written race: a `select!` with a timer would arm that timer for every command.
-    let result = poll_fn(|cx| {
-        if let Poll::Ready(result) = work.as_mut().poll(cx) {
+    /// Polls the driver's future against the clock; `None` is out of time.
+    ///
+    /// A hand-written race: a `select!` with a timer would arm that timer for every command.
+    #[inline(always)]
+    fn poll<B: Backend, O: Operation<B>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        op: &O,
+        work: Pin<&mut impl Future<Output = Result<O::Output, B::Error>>>,
+    ) -> Poll<Option<Result<O::Output, B::Error>>> {
+        if let Poll::Ready(result) = work.poll(cx) {
+            let succeeded = result.is_ok() && op.is_answered();
+            match self.waiting.take() {
+                Some(number) => self.calls.finish(number, succeeded),
+                None => self.calls.finish_unregistered(succeeded),
+            }
             return Poll::Ready(Some(result));
         }
-        match registered.call {
-            None => registered.call = Some(calls.begin(timeout_us, cx.waker().clone())),
-            Some((_, deadline)) if calls.clock.now() >= deadline => return Poll::Ready(None),
-            Some((number, _)) => calls.rewake(number, cx.waker()),
+        match (self.waiting, self.due) {
+            (Some(_), Some(due)) if self.calls.clock.now() >= due => return Poll::Ready(None),
+            (Some(number), _) => self.calls.rewake(number, cx.waker()),
+            (None, _) => {
+                let (number, due) = self.calls.begin(self.timeout_us, cx.waker().clone());
+                self.waiting = Some(number);
+                self.due = Some(due);
+            }
         }
         Poll::Pending
-    })
-    .await;
-    let begun = registered
-        .call
-        .map(|(_, deadline)| deadline - timeout_us - TICK_US);
-    if let Some(result) = &result {
-        let succeeded = result.is_ok() && op.is_answered();
-        match registered.call.take() {
-            Some((number, _)) => calls.finish(number, succeeded),
-            None => calls.finish_unregistered(succeeded),
+    }
+
+    fn ended<T, E>(self, result: Option<Result<T, E>>) -> Ended<T, E> {
+        Ended {
+            result,
+            written: self.written,
+            begun: self.due.map(|due| due - self.timeout_us - TICK_US),
         }
     }
-    Ended {
-        result,
-        written,
-        begun,
+}
+
+impl Drop for Attempt<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(number) = self.waiting {
+            self.calls.abandon(number);
+        }
     }
 }
 

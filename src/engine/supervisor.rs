@@ -140,7 +140,7 @@ impl<B: Backend> Supervisor<B> {
         let stop = self.core.stop.clone();
         let news = self.core.news.clone();
         loop {
-            let deadline = self.machine.deadline();
+            let deadline = (self.core.swept).defer(&self.core.clock, self.machine.deadline());
             let timer = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at).await,

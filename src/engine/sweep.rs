@@ -29,6 +29,9 @@ const IDLE_TICKS: u32 = 20;
 /// How often a busy client's counters are looked at.
 const SAMPLE: Duration = Duration::from_millis(200);
 
+/// A deadline of the supervisor's that is nearer than this is kept by a timer, to the millisecond.
+const NEAR: Duration = Duration::from_millis(50);
+
 /// A coarse clock that stands still while nobody is waiting: microseconds, at most a tick behind.
 pub(crate) struct Clock {
     now: AtomicU64,
@@ -52,6 +55,9 @@ pub(crate) struct Swept {
     #[allow(clippy::disallowed_types)]
     stalled: Mutex<Option<(MemberKey, Silence)>>,
     overrun: AtomicBool,
+    /// When the supervisor is to be woken.
+    #[allow(clippy::disallowed_types)]
+    alarm: Mutex<Option<Instant>>,
 }
 
 /// Keeps a client in the process's sweep.
@@ -93,9 +99,13 @@ impl Clock {
 
     #[cold]
     fn wake(&self) {
-        if !self.asleep.swap(false, Ordering::SeqCst) {
-            return;
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            self.unpark();
         }
+    }
+
+    /// Lets a sleeping sweep look around.
+    fn unpark(&self) {
         match &self.sleeper {
             Sleeper::Thread(thread) => {
                 let thread = thread.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,6 +135,7 @@ impl Swept {
             news,
             stalled: Mutex::new(None),
             overrun: AtomicBool::new(false),
+            alarm: Mutex::new(None),
         })
     }
 
@@ -142,6 +153,37 @@ impl Swept {
     pub(crate) fn take_stalled(&self) -> Option<(MemberKey, Silence)> {
         let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
         stalled.take()
+    }
+
+    /// Leaves a deadline that is far off to the sweep, which wakes the supervisor shortly before it;
+    /// returns what a timer of the runtime has to keep.
+    ///
+    /// While a runtime has any timer armed, it reads the clock whenever it has nothing to do: one of
+    /// ours, armed all the time, costs a lone command 5 %.
+    pub(crate) fn defer(&self, clock: &Clock, deadline: Option<Instant>) -> Option<Instant> {
+        let is_near = |at: Instant| at.saturating_duration_since(Instant::now()) <= NEAR;
+        if matches!(clock.sleeper, Sleeper::Task(_)) || deadline.is_some_and(is_near) {
+            return deadline;
+        }
+        let next = deadline.map(|at| at - NEAR);
+        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = std::mem::replace(&mut *alarm, next);
+        drop(alarm);
+        let is_earlier = next.is_some_and(|next| last.is_none_or(|last| next < last));
+        if is_earlier && clock.asleep.load(Ordering::SeqCst) {
+            clock.unpark();
+        }
+        None
+    }
+
+    /// Wakes the supervisor if it is time; otherwise says when it will be.
+    fn ring(&self, now: Instant) -> Option<Instant> {
+        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        if alarm.is_some_and(|at| at <= now) {
+            *alarm = None;
+            self.news.notify_one();
+        }
+        *alarm
     }
 
     pub(crate) fn take_overrun(&self) -> bool {
@@ -242,9 +284,13 @@ impl Loop {
         false
     }
 
-    fn roused(&mut self) {
+    /// After a sleep. Nobody waited meanwhile, so the clock stood still.
+    fn resume(&mut self) {
         self.last = Instant::now();
-        self.idle = 0;
+        // Otherwise it was for an alarm, or a client that came or went.
+        if !self.clock.asleep.load(Ordering::SeqCst) {
+            self.idle = 0;
+        }
     }
 }
 
@@ -258,7 +304,7 @@ pub(crate) async fn run_as_task(clock: Arc<Clock>, swept: Arc<Swept>) {
             if let Sleeper::Task(notify) = &clock.sleeper {
                 notify.notified().await;
             }
-            round.roused();
+            round.resume();
         }
     }
 }
@@ -341,14 +387,61 @@ fn run_as_thread() {
         // A waker that panics must not take everybody's deadlines with it.
         let tick = AssertUnwindSafe(|| round.tick(clients.iter()));
         let awake = std::panic::catch_unwind(tick).unwrap_or(true);
+        // Once the sweep sleeps, who sets an earlier alarm unparks it.
+        let now = Instant::now();
+        let alarm = clients.iter().filter_map(|client| client.ring(now)).min();
         drop(clients);
         if awake {
             std::thread::park_timeout(TICK);
         } else {
-            while PROCESS.clock.asleep.load(Ordering::SeqCst) {
-                std::thread::park();
+            match alarm {
+                Some(at) => std::thread::park_timeout(at.saturating_duration_since(now)),
+                None => std::thread::park(),
             }
-            round.roused();
+            round.resume();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_far_deadline_is_told_shortly_before_it_while_nothing_else_happens() {
+        let news = Arc::new(Notify::new());
+        let swept = Swept::new(news.clone());
+        let _registration = register(swept.clone()).unwrap();
+        // Long enough for the sweep to fall asleep first.
+        let far = Instant::now() + TICK * IDLE_TICKS * 3;
+        assert_eq!(swept.defer(&process_clock(), Some(far)), None);
+        let told = tokio::time::timeout_at(far + Duration::from_secs(5), news.notified());
+        told.await.expect("the sweep rings");
+        assert!(Instant::now() + NEAR >= far, "not early");
+    }
+
+    #[tokio::test]
+    async fn an_earlier_alarm_reaches_a_sweep_that_sleeps() {
+        let news = Arc::new(Notify::new());
+        let swept = Swept::new(news.clone());
+        let _registration = register(swept.clone()).unwrap();
+        let begun = Instant::now();
+        let hour = Duration::from_secs(3600);
+        assert_eq!(swept.defer(&process_clock(), Some(begun + hour)), None);
+        tokio::time::sleep(TICK * IDLE_TICKS * 2).await;
+        let soon = Instant::now() + NEAR * 2;
+        assert_eq!(swept.defer(&process_clock(), Some(soon)), None);
+        let told = tokio::time::timeout(Duration::from_secs(5), news.notified());
+        told.await.expect("the sweep rings");
+        assert!(Instant::now() + NEAR >= soon, "not early");
+    }
+
+    #[tokio::test]
+    async fn a_near_deadline_and_a_paused_clock_are_left_to_the_runtime() {
+        let swept = Swept::new(Arc::default());
+        let near = Some(Instant::now() + NEAR / 2);
+        assert_eq!(swept.defer(&Clock::for_thread(), near), near);
+        let far = Some(Instant::now() + NEAR * 100);
+        assert_eq!(swept.defer(&Clock::for_task(), far), far);
     }
 }

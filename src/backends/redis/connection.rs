@@ -4,12 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use ::redis::aio::ConnectionLike;
-use ::redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
+use ::redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 use futures_util::FutureExt;
 
 use super::commands::{Cursor, PipelineRoute, Route, route, route_pipeline};
 use super::cursors::{Cursors, is_by_hand};
-use super::error::{BLOCKING_SCAN, run_to_redis, to_redis};
+use super::error::{BLOCKING_SCAN, to_redis};
 use super::handle::Redis;
 use super::lane;
 use super::operation::{Batch, Pinned, Single};
@@ -84,13 +84,7 @@ impl MultiDbConnection {
     /// A `RedisError`; see the type.
     pub async fn send_packed_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
         match route(cmd) {
-            Route::Plain if self.watch.is_none() => {
-                let op = Single {
-                    cmd,
-                    idempotent: self.idempotent,
-                };
-                self.router.run(&op).await.map_err(run_to_redis)
-            }
+            Route::Plain if self.is_plain() => self.router.run(cmd).await,
             special => self.send_special(cmd, special).await,
         }
     }
@@ -112,11 +106,15 @@ impl MultiDbConnection {
             idempotent: self.idempotent,
         };
         match route_pipeline(pipeline) {
-            PipelineRoute::Plain if self.watch.is_none() => {
-                self.router.run(&op).await.map_err(run_to_redis)
-            }
+            PipelineRoute::Plain if self.watch.is_none() => self.router.run(&op).await,
             special => self.send_special_batch(op, special).await,
         }
+    }
+
+    /// Whether the engine needs to know nothing of a command but the command.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.watch.is_none() && !self.idempotent
     }
 
     /// Boxed: none of this may make the future of a plain command larger.
@@ -161,7 +159,7 @@ impl MultiDbConnection {
                     {
                         return result;
                     }
-                    self.router.run(&op).await.map_err(run_to_redis)
+                    self.router.run(&op).await
                 }
             }
         })
@@ -193,20 +191,19 @@ impl MultiDbConnection {
     }
 
     /// A scan begins anywhere and goes on where it was begun.
-    async fn run_scan<O: Operation<Redis>>(
+    async fn run_scan<O: Operation<Redis, Error = RedisError>>(
         &mut self,
         op: O,
         cursor: Cursor,
         steps: impl Iterator<Item = &Cmd>,
     ) -> RedisResult<O::Output> {
-        let result = match cursor {
+        match cursor {
             Cursor::Start => self.router.run(&op).await,
             Cursor::Continue => {
                 let to = self.origin(steps).map_err(to_redis)?;
                 self.router.run(&Pinned { op, to: &to }).await
             }
-        };
-        result.map_err(run_to_redis)
+        }
     }
 
     /// The database that gave all the cursors among these commands. For a cursor of unknown origin only
@@ -276,7 +273,7 @@ impl MultiDbConnection {
             }
             match route {
                 PipelineRoute::Unsupported(command) => Err(unsupported(command)),
-                PipelineRoute::Plain => self.router.run(&op).await.map_err(run_to_redis),
+                PipelineRoute::Plain => self.router.run(&op).await,
                 PipelineRoute::Blocking => lane::block_batch(&core, &op, limits).await,
                 PipelineRoute::Scan {
                     cursor,
@@ -294,7 +291,12 @@ fn unsupported(command: &'static str) -> ::redis::RedisError {
 
 impl ConnectionLike for MultiDbConnection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        self.send_packed_command(cmd).boxed()
+        // As `send_packed_command`, without its future around the engine's; and a block, because a
+        // future that a function returns is copied into its box.
+        match route(cmd) {
+            Route::Plain if self.is_plain() => Box::pin(async move { self.router.run(cmd).await }),
+            special => self.send_special(cmd, special),
+        }
     }
 
     fn req_packed_commands<'a>(

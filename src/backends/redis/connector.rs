@@ -120,6 +120,7 @@ impl AsyncRead for Metered {
     }
 }
 
+/// Not vectored: the driver writes from one buffer, and would only prepare a list of one every time.
 impl AsyncWrite for Metered {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -130,21 +131,6 @@ impl AsyncWrite for Metered {
         let written = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
         this.meter.wrote(written);
         Poll::Ready(Ok(written))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, bufs))?;
-        this.meter.wrote(written);
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -81,10 +81,12 @@ pub(super) fn to_redis(error: Error) -> RedisError {
     io::Error::new(kind, error).into()
 }
 
-pub(super) fn run_to_redis(error: RunError<RedisError>) -> RedisError {
-    match error {
-        RunError::Driver(error) => error,
-        RunError::Engine(error) => to_redis(error),
+impl From<RunError<RedisError>> for RedisError {
+    fn from(error: RunError<RedisError>) -> Self {
+        match error {
+            RunError::Driver(error) => error,
+            RunError::Engine(error) => to_redis(error),
+        }
     }
 }
 

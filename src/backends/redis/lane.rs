@@ -68,7 +68,14 @@ impl Lane {
             }
             let wiring = Wiring::new(Purpose::Lane);
             let limit = deadline.min(Instant::now() + core.config.calls.connect_timeout);
-            match connect(&core.backend, &live.conn.database, &wiring, limit).await {
+            let connecting = connect(&core.backend, &live.conn.database, &wiring, limit);
+            let connected = tokio::select! {
+                connected = connecting => connected,
+                // Left meanwhile: the one that serves now is asked instead.
+                () = live.conn.lost.wait() => continue,
+                () = core.stop.cancelled() => return Err(Error::new(ErrorKind::Closed)),
+            };
+            match connected {
                 Ok(handle) => {
                     return Ok(Self {
                         handle,

@@ -33,11 +33,13 @@ pub(super) struct Pinned<'a, O> {
     pub(super) to: &'a DatabaseId,
 }
 
-impl Operation<Redis> for Single<'_> {
+impl Operation<Redis> for Cmd {
     type Output = Value;
+    type Error = RedisError;
 
-    async fn attempt(&self, handle: &mut RedisHandle) -> RedisResult<Value> {
-        handle.con.send_packed_command(self.cmd).await
+    #[inline]
+    fn attempt(&self, handle: &mut RedisHandle) -> impl Future<Output = RedisResult<Value>> + Send {
+        handle.con.send_packed_command(self)
     }
 
     #[inline]
@@ -51,38 +53,79 @@ impl Operation<Redis> for Single<'_> {
 
     fn classify(&self, phase: Phase, result: Option<&RedisResult<Value>>) -> Class {
         match result {
-            Some(result) => classify_command(self.cmd, phase, result),
+            Some(result) => classify_command(self, phase, result),
             None => Class::Unknown(Doubt::TimedOut),
         }
     }
 
     fn complaint(&self, result: &RedisResult<Value>) -> Option<ServerState> {
-        refusal(self.cmd, result.as_ref().ok()?)
+        refusal(self, result.as_ref().ok()?)
     }
 
     fn is_repeatable(&self) -> bool {
-        self.idempotent || is_read_only(self.cmd)
+        is_read_only(self)
     }
 
     fn is_write(&self) -> bool {
-        !is_read_only(self.cmd)
+        !is_read_only(self)
+    }
+
+    #[inline]
+    fn is_answered(&self) -> bool {
+        !self.is_no_response()
+    }
+}
+
+impl Operation<Redis> for Single<'_> {
+    type Output = Value;
+    type Error = RedisError;
+
+    fn attempt(&self, handle: &mut RedisHandle) -> impl Future<Output = RedisResult<Value>> + Send {
+        self.cmd.attempt(handle)
+    }
+
+    fn is_clean(&self, result: &RedisResult<Value>) -> bool {
+        self.cmd.is_clean(result)
+    }
+
+    fn is_loss(&self, error: &RedisError) -> bool {
+        self.cmd.is_loss(error)
+    }
+
+    fn classify(&self, phase: Phase, result: Option<&RedisResult<Value>>) -> Class {
+        self.cmd.classify(phase, result)
+    }
+
+    fn complaint(&self, result: &RedisResult<Value>) -> Option<ServerState> {
+        self.cmd.complaint(result)
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.idempotent || self.cmd.is_repeatable()
+    }
+
+    fn is_write(&self) -> bool {
+        self.cmd.is_write()
     }
 
     fn is_answered(&self) -> bool {
-        !self.cmd.is_no_response()
+        self.cmd.is_answered()
     }
 }
 
 impl Operation<Redis> for Batch<'_> {
     type Output = Vec<Value>;
+    type Error = RedisError;
 
-    async fn attempt(&self, handle: &mut RedisHandle) -> RedisResult<Vec<Value>> {
+    fn attempt(
+        &self,
+        handle: &mut RedisHandle,
+    ) -> impl Future<Output = RedisResult<Vec<Value>>> + Send {
         // The very pipeline: the driver keeps private notes on it.
         let (offset, count) = (self.offset, self.count);
         handle
             .con
             .send_packed_commands(self.pipeline, offset, count)
-            .await
     }
 
     #[inline]
@@ -116,9 +159,13 @@ impl Operation<Redis> for Batch<'_> {
 
 impl<O: Operation<Redis>> Operation<Redis> for Pinned<'_, O> {
     type Output = O::Output;
+    type Error = O::Error;
 
-    async fn attempt(&self, handle: &mut RedisHandle) -> RedisResult<O::Output> {
-        self.op.attempt(handle).await
+    fn attempt(
+        &self,
+        handle: &mut RedisHandle,
+    ) -> impl Future<Output = RedisResult<O::Output>> + Send {
+        self.op.attempt(handle)
     }
 
     fn is_clean(&self, result: &RedisResult<O::Output>) -> bool {

@@ -58,9 +58,10 @@ impl Machine {
     }
 
     /// An attempt that began at `since` or later must be under way or have ended well.
-    pub(super) fn prove(&mut self, key: MemberKey, since: Instant, reason: Reason) {
+    pub(super) fn prove(&mut self, key: MemberKey, since: Instant) {
         if !self.is_proving(key, since) && !self.member(key).is_none_or(|m| m.proven_since(since)) {
-            self.attempt(key, Slot::Traffic, reason);
+            // If it fails, that is why; what it was wanted for has nothing to do with it.
+            self.attempt(key, Slot::Traffic, Reason::HealthCheck);
         }
     }
 

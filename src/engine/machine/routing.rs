@@ -242,6 +242,9 @@ impl Machine {
     }
 
     pub(super) fn stalled(&mut self, key: MemberKey, age: Duration, overdue: bool) {
+        if age.is_zero() {
+            return self.spoke(key);
+        }
         if self.serving() != Some(key) || age < self.stall_age() {
             return;
         }
@@ -275,6 +278,20 @@ impl Machine {
             Reason::Stalled,
             &cause,
         );
+    }
+
+    /// A call was answered while the suspect was being asked: it is slow, and no more than that.
+    fn spoke(&mut self, key: MemberKey) {
+        let stalled = matches!(
+            self.trouble,
+            Some(Trouble {
+                sign: Sign::Stall { .. },
+                ..
+            })
+        );
+        if stalled && self.active == Some(key) {
+            self.trouble = None;
+        }
     }
 
     pub(super) fn overrun(&mut self) {
@@ -477,7 +494,7 @@ impl Machine {
     /// Away from an active member in trouble, to whoever is proven.
     fn flee(&mut self) {
         let Some(trouble) = &self.trouble else { return };
-        let (since, reason) = (trouble.since, trouble.reason);
+        let since = trouble.since;
         // What shows the active one bad shows its failure domain bad; what it was told to do does not.
         let bad = match trouble.sign {
             Sign::Down => None,
@@ -489,7 +506,7 @@ impl Machine {
             .map(|m| m.key)
             .collect();
         for &key in &others {
-            self.prove(key, since, reason);
+            self.prove(key, since);
         }
         let ready = match &self.trouble.as_ref().map(|t| &t.sign) {
             Some(Sign::Down | Sign::Verdict { .. }) => true,
@@ -719,7 +736,7 @@ impl Machine {
             return;
         }
         if self.serving() != Some(goal) {
-            self.prove(goal, since, reason);
+            self.prove(goal, since);
             if !self.member(goal).is_some_and(|m| m.proven_since(since)) {
                 return;
             }

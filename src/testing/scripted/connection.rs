@@ -79,7 +79,7 @@ impl Backend for Scripted {
         let connection = &handle.0;
         connection.note(Asked::Check(depth));
         let answer = connection.ask(move |part| part.check_act(depth)).await;
-        answer.unwrap_or_else(|fault| Verdict::Unhealthy(fault))
+        answer.unwrap_or_else(Verdict::Unhealthy)
     }
 
     fn abort(&self, handle: &ScriptHandle) {

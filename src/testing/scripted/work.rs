@@ -5,7 +5,7 @@ use std::fmt;
 use super::connection::{ScriptHandle, Scripted};
 use crate::engine::backend::{Class, Doubt, NotSent, Phase};
 use crate::engine::database::DatabaseId;
-use crate::engine::run::Operation;
+use crate::engine::run::{Operation, RunError};
 
 /// A call: a token that says which one it is, and what kind of call it is. Returns the database
 /// that ran it.
@@ -69,6 +69,7 @@ impl Work {
 
 impl Operation<Scripted> for Work {
     type Output = DatabaseId;
+    type Error = RunError<ScriptError>;
 
     async fn attempt(&self, handle: &mut ScriptHandle) -> Result<DatabaseId, ScriptError> {
         handle.0.call(self).await

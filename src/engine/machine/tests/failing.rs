@@ -71,6 +71,17 @@ fn nobody_is_switched_to_without_a_proof_from_after_the_first_sign() {
 }
 
 #[test]
+fn a_standby_that_fails_to_prove_itself_is_unhealthy_whatever_it_was_wanted_for() {
+    let mut s = pair();
+    s.is("a", Mood::Hangs);
+    s.is("b", refuses());
+    s.stall("a", ms(200));
+    s.answer("b");
+    let b = ("b".to_owned(), CircuitState::Open, Reason::HealthCheck);
+    assert_eq!(s.circuit_changes(), [b]);
+}
+
+#[test]
 fn a_proof_does_not_outlive_the_connection_it_came_over() {
     let mut s = pair();
     s.is("a", refuses());
