@@ -214,9 +214,9 @@ impl Calls {
                 if let State::Waiting(waker) = &slot.state {
                     if slot.deadline <= now {
                         due.push(waker.clone());
-                    } else {
-                        earliest = earliest.min(slot.deadline);
                     }
+                    // Again at the next tick, should its task have changed hands just now.
+                    earliest = earliest.min(slot.deadline.max(now + TICK_US));
                 }
             }
             ring.earliest = earliest;

@@ -175,6 +175,22 @@ impl<B: Backend> Core<B> {
         }
     }
 
+    /// Lets every caller find that it is over, and ends the connection they are on.
+    pub(crate) fn say_closed(&self) {
+        let last = self.current();
+        let mut snapshot = Snapshot::clone(&last.snapshot);
+        snapshot.status = Status::Closed;
+        self.routing.send_replace(Arc::new(Routing {
+            live: None,
+            status: Status::Closed,
+            snapshot: Arc::new(snapshot),
+        }));
+        if let Some(live) = &last.live {
+            live.set_flag(STALE);
+            live.conn.end(&self.backend);
+        }
+    }
+
     pub(crate) fn launch(&self) -> Option<Launch> {
         self.dormant
             .lock()

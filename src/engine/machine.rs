@@ -16,10 +16,12 @@
 //! It is not `Clone`: a replay rebuilds it from the seed.
 
 mod members;
+mod outage;
 mod probing;
 mod routing;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod verbs;
 
 use std::collections::BTreeMap;
@@ -39,8 +41,10 @@ use super::snapshot::{MemberView, Obstacle, Status};
 use super::strategy::FailoverStrategy;
 
 use members::{Domain, Member};
+use outage::Outage;
 use probing::Flight;
-use routing::{Order, Outage, Plan, Trouble};
+use routing::{Order, Plan};
+use trouble::Trouble;
 
 /// Names a member for as long as it is one. An id that leaves and comes back is another member.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

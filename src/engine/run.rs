@@ -1,6 +1,7 @@
 //! A call's way: handle -> driver -> classify -> book -> (retry) -> caller.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +16,7 @@ use super::calls::{Calls, TICK_US};
 use super::client::MultiDbClient;
 use super::database::DatabaseId;
 use super::error::{Error, ErrorKind};
+use super::event::Event;
 use super::live::{Core, Live, Mail, Routing, STALE, VerbDraft, WATCH_WRITES, micros};
 use super::machine::Verb;
 use super::retry::{self, Next};
@@ -123,8 +125,8 @@ impl<B: Backend> Router<B> {
         };
         Self {
             timeout_us: client.core().response_timeout_us(),
+            live: active(&client),
             client,
-            live: None,
             limits,
         }
     }
@@ -135,7 +137,7 @@ impl<B: Backend> Router<B> {
         &self.client
     }
 
-    /// The database that the last call was sent to.
+    /// The database that the last call was sent to; before the first call, where it would be sent.
     #[must_use]
     pub fn last_database(&self) -> Option<&DatabaseId> {
         self.live.as_ref().map(|(live, _)| &live.conn.id)
@@ -242,7 +244,11 @@ impl<B: Backend> Clone for Router<B> {
     fn clone(&self) -> Self {
         Self {
             client: self.client.clone(),
-            live: self.live.clone(),
+            // A handle kept only to be cloned for every request never gets to know of a switch.
+            live: match &self.live {
+                Some((live, _)) if live.flags() & STALE == 0 => self.live.clone(),
+                _ => active(&self.client),
+            },
             timeout_us: self.timeout_us,
             limits: self.limits,
         }
@@ -265,6 +271,13 @@ impl<E: std::error::Error + 'static> std::error::Error for RunError<E> {
             Self::Engine(error) => error.source(),
         }
     }
+}
+
+/// The active connection, if there is one at the moment.
+fn active<B: Backend>(client: &MultiDbClient<B>) -> Option<(Arc<Live<B>>, B::Handle)> {
+    let routing = client.core().routing.borrow();
+    let live = routing.live.as_ref()?;
+    Some((live.clone(), live.conn.handle.clone()))
 }
 
 // === one attempt ===
@@ -469,6 +482,19 @@ impl<'a, B: Backend> Call<'a, B> {
         Some(hand_over(result, error))
     }
 
+    /// The bound of the next pause. A backoff of the user's that panics is replaced by the default.
+    fn next_pause(&mut self) -> Option<Duration> {
+        let (pauses, core) = (&mut self.pauses, self.core);
+        let next = AssertUnwindSafe(|| pauses.get_or_insert_with(|| (core.backoff)()).next());
+        catch_unwind(next).unwrap_or_else(|_| {
+            let _ = core
+                .events
+                .send(Event::PolicyPanicked { policy: "backoff" });
+            let default = retry::default_backoff(&core.config.calls)();
+            self.pauses.insert(default).next()
+        })
+    }
+
     /// Waits until the client has moved on, or for a backoff that the retry budget grants.
     async fn pause(&mut self, live: &Arc<Live<B>>) -> bool {
         let mut routing = self.core.routing.subscribe();
@@ -479,8 +505,7 @@ impl<'a, B: Backend> Call<'a, B> {
         if !self.core.budget.withdraw(Instant::now(), succeeded) {
             return false;
         }
-        let pauses = self.pauses.get_or_insert_with(|| (self.core.backoff)());
-        let Some(bound) = pauses.next() else {
+        let Some(bound) = self.next_pause() else {
             return false;
         };
         let until = (Instant::now() + retry::pause(bound)).min(self.deadline);

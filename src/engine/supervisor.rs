@@ -22,10 +22,9 @@ use super::database::Database;
 use super::error::Error;
 use super::event::Event;
 use super::health::Checks;
-use super::live::{Conn, Core, Live, Mail, Routing, STALE, VerbDraft};
+use super::live::{Conn, Core, Live, Mail, VerbDraft};
 use super::machine::{Described, Effect, Input, Machine, MemberKey, Probe, Slot, Ticket, Verb};
 use super::membership::Membership;
-use super::snapshot::{Snapshot, Status};
 use super::tally::Tally;
 
 use probe::{Fence, ProbeTask};
@@ -49,6 +48,9 @@ pub(crate) struct Supervisor<B: Backend> {
     next_incarnation: u64,
     /// What is published, so that only a change is.
     live: Option<Arc<Live<B>>>,
+    /// Last, so that it speaks when all the rest is gone: by a close, by a panic of the machine, or
+    /// with a runtime that never ran this.
+    _epitaph: Epitaph<B>,
 }
 
 /// Where a member is, and its connections.
@@ -58,6 +60,8 @@ struct Place<B: Backend> {
     probe: Option<Link<B>>,
     /// Connections that have ended and whose commands may still run at the server.
     marks: Vec<Mark>,
+    /// More than can be remembered: not all of them will be fenced.
+    forgotten: bool,
     /// Calls that were in flight when the last traffic connection was ended.
     cut: usize,
 }
@@ -93,9 +97,11 @@ enum Done<B: Backend> {
     ),
 }
 
-/// At most so many ended connections of a member are remembered for fencing: a server that keeps
-/// dropping connections has run what was on the oldest of them long ago.
-const MARKS: usize = 16;
+/// How long the end waits for tasks that have been aborted.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// At most so many ended connections of a member are remembered for fencing.
+const MARKS: usize = 256;
 
 impl<B: Backend> Supervisor<B> {
     pub(crate) fn new(
@@ -106,6 +112,7 @@ impl<B: Backend> Supervisor<B> {
         membership: Option<Box<dyn Membership<B::Endpoint>>>,
         databases: Vec<Database<B::Endpoint>>,
     ) -> Self {
+        let epitaph = Epitaph(core.clone());
         let mut supervisor = Self {
             core,
             machine,
@@ -122,6 +129,7 @@ impl<B: Backend> Supervisor<B> {
             next_ticket: 0,
             next_incarnation: 0,
             live: None,
+            _epitaph: epitaph,
         };
         for database in databases {
             let described = supervisor.admit(database);
@@ -132,8 +140,6 @@ impl<B: Backend> Supervisor<B> {
 
     /// Runs until the client is closed, then ends everything it owns.
     pub(crate) async fn run(mut self) {
-        // However this ends, by a panic of the machine too: callers are told, not left hanging.
-        let _epitaph = Epitaph(self.core.clone());
         if let Some(membership) = self.membership.take() {
             self.watch_membership(membership);
         }
@@ -252,6 +258,7 @@ impl<B: Backend> Supervisor<B> {
                 traffic: None,
                 probe: None,
                 marks: Vec::new(),
+                forgotten: false,
                 cut: 0,
             },
         );
@@ -381,6 +388,11 @@ impl<B: Backend> Supervisor<B> {
             conn.end(backend);
             return false;
         };
+        if probe.slot == Slot::Probe && self.machine.active() != Some(probe.member) {
+            // Left meanwhile: a standby has one connection.
+            conn.end(backend);
+            return false;
+        }
         let slot = place.slot(probe.slot);
         let taken = slot.as_ref().is_some_and(|link| !link.conn.lost.is_lost());
         if taken && !probe.fresh {
@@ -396,7 +408,9 @@ impl<B: Backend> Supervisor<B> {
         let old = slot.replace(Link { conn, reported: 0 });
         // What was buried since the probe began waits for the next fence.
         place.marks.drain(..fence.marks.min(place.marks.len()));
-        if let Some(fault) = fence.fault {
+        let forgotten = std::mem::take(&mut place.forgotten)
+            .then(|| Fault::new(FaultKind::Other, "too many connections to fence them all"));
+        if let Some(fault) = fence.fault.or(forgotten) {
             let _ = self.core.events.send(Event::Unfenced {
                 database: place.database.id.clone(),
                 cause: fault.what,
@@ -542,6 +556,7 @@ impl<B: Backend> Supervisor<B> {
     // --- the end ---
 
     async fn shut_down(&mut self) {
+        self.core.say_closed();
         self.core.backend.close();
         for place in self.members.values_mut() {
             for link in [place.traffic.take(), place.probe.take()]
@@ -555,7 +570,9 @@ impl<B: Backend> Supervisor<B> {
             conn.end(&self.core.backend);
         }
         self.tasks.abort_all();
-        while self.tasks.join_next().await.is_some() {}
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // A check of the user's that blocks its thread cannot be ended; nobody waits for it.
+        let _ = tokio::time::timeout(PATIENCE, ended).await;
     }
 }
 
@@ -578,10 +595,11 @@ impl<B: Backend> Place<B> {
     }
 
     fn remember(&mut self, mark: Mark) {
-        if self.marks.len() == MARKS {
-            self.marks.remove(0);
-        }
         self.marks.push(mark);
+        if self.marks.len() > MARKS {
+            self.marks.remove(0);
+            self.forgotten = true;
+        }
     }
 }
 
@@ -591,18 +609,7 @@ struct Epitaph<B: Backend>(Arc<Core<B>>);
 impl<B: Backend> Drop for Epitaph<B> {
     fn drop(&mut self) {
         self.0.stop.cancel();
-        let last = self.0.current();
-        let mut snapshot = Snapshot::clone(&last.snapshot);
-        snapshot.status = Status::Closed;
-        self.0.routing.send_replace(Arc::new(Routing {
-            live: None,
-            status: Status::Closed,
-            snapshot: Arc::new(snapshot),
-        }));
-        if let Some(live) = &last.live {
-            live.set_flag(STALE);
-            live.conn.end(&self.0.backend);
-        }
+        self.0.say_closed();
         // In this order: whoever subscribes too late for the event sees that it is over.
         self.0.ended.cancel();
         let _ = self.0.events.send(Event::Closed);

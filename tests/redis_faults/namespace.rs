@@ -48,12 +48,7 @@ async fn in_a_namespace(name: &str, test: impl Future<Output = ()>) {
     };
     let inner = tokio::process::Command::new("unshare")
         .args(namespaces)
-        .args([
-            "sh",
-            "-c",
-            "ip link set lo up && exec \"$@\"",
-            "sh",
-        ])
+        .args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
         .arg(this)
         .args(["--exact", "--nocapture", &format!("namespace::{name}")])
         .env(INSIDE, "1")

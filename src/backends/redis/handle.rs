@@ -171,16 +171,28 @@ impl Backend for Redis {
     }
 
     async fn fence(&self, handle: &RedisHandle, marks: Vec<Mark>) -> Result<(), Fault> {
-        for mark in marks.iter().filter_map(|m| m.downcast_ref::<ClientMark>()) {
-            let mut kill = cmd("CLIENT");
-            kill.arg("KILL").arg("ID").arg(mark.id);
-            kill.arg("ADDR").arg(&mark.addr);
+        let marks = || marks.iter().filter_map(|m| m.downcast_ref::<ClientMark>());
+        let mut kills = ::redis::pipe();
+        for mark in marks() {
             // With filters the answer is how many were ended; none is as good as one.
-            if let Some(fault) = handle.ask(&kill).await.err() {
-                return Err(fault);
-            }
+            kills.cmd("CLIENT").arg("KILL").arg("ID").arg(mark.id);
+            kills.arg("ADDR").arg(&mark.addr);
         }
-        Ok(())
+        let count = marks().count();
+        if count == 0 {
+            return Ok(());
+        }
+        let result = handle
+            .con
+            .clone()
+            .send_packed_commands(&kills, 0, count)
+            .await;
+        handle.link.meter.replied();
+        let replies = result.map_err(|error| fault(&error))?;
+        match replies.iter().find_map(refusal_of) {
+            Some(code) => Err(Fault::new(FaultKind::Other, code)),
+            None => Ok(()),
+        }
     }
 
     fn close(&self) {
@@ -309,6 +321,13 @@ impl HealthCheck<Redis> for WriteProbe {
 }
 
 // === helpers ===
+
+fn refusal_of(reply: &Value) -> Option<&str> {
+    match reply {
+        Value::ServerError(error) => Some(code(error)),
+        _ => None,
+    }
+}
 
 /// What the server calls this connection; `None` where it will not say (before 6.2, or by its ACL).
 async fn client_mark(con: &mut MultiplexedConnection) -> RedisResult<Option<ClientMark>> {

@@ -8,20 +8,21 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ::redis::{Cmd, RedisResult, Value, cmd};
+use ::redis::{Cmd, RedisError, RedisResult, Value, cmd};
 use tokio::time::Instant;
 
 use super::commands::{timeout, with_timeout};
-use super::error::to_redis;
-use super::handle::{Redis, RedisHandle};
+use super::error::{from_redis, to_redis};
+use super::handle::{ClientMark, Redis, RedisHandle};
 use super::operation::{Batch, Single};
 use crate::engine::backend::{
     Backend, Class, FaultKind, LostSignal, NotSent, Phase, Purpose, Wiring,
 };
 use crate::engine::error::{Error, ErrorKind};
-use crate::engine::live::{Core, Live, Mail, connect};
+use crate::engine::live::{Conn, Core, Live, Mail, connect};
 use crate::engine::retry::{self, Next};
-use crate::engine::run::{Limits, Operation, acquire, is_worth_repeating};
+use crate::engine::run::{LONGEST, Limits, Operation, acquire, is_worth_repeating};
+use crate::engine::snapshot::Status;
 
 /// A private connection, and where it leads.
 pub(crate) struct Lane {
@@ -221,13 +222,22 @@ pub(super) async fn block(
     limits: Limits,
 ) -> RedisResult<Value> {
     let patience = timeout(cmd);
-    let ends = patience.map(|patience| Instant::now() + patience);
-    let mut current = cmd.clone();
+    let ends = patience.map(|patience| Instant::now() + patience.min(LONGEST));
     // Since when every database it went to has refused it, and how long to wait before the next try.
     let (mut refused_since, mut pause) = (None, Duration::from_millis(5));
+    // What an earlier try may have done: that a later one did nothing does not deny it.
+    let mut doubt = None;
     loop {
         let deadline = Instant::now() + limits.deadline;
-        let mut lane = Lane::open(core, deadline).await.map_err(to_redis)?;
+        let mut lane = match Lane::open(core, deadline).await {
+            Ok(lane) => lane,
+            Err(error) => return Err(doubt.unwrap_or_else(|| to_redis(error))),
+        };
+        // Opening took its time, too.
+        let current = match ends {
+            Some(ends) => with_timeout(cmd, left_until(ends)),
+            None => cmd.clone(),
+        };
         let op = Single {
             cmd: &current,
             idempotent,
@@ -248,19 +258,20 @@ pub(super) async fn block(
             }
             Next::Doubt | Next::Follow(_) => false,
         };
+        let retry_safe = |error: &RedisError| from_redis(error).is_some_and(|e| e.is_retry_safe());
         if again && ends.is_none_or(|ends| Instant::now() < ends) {
-            current = match ends {
-                Some(ends) => with_timeout(cmd, left_until(ends)),
-                None => cmd.clone(),
-            };
             if concluded.next == Next::AfterVerdict && lane.is_current(core) {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_millis(200));
             }
+            doubt = doubt.or(concluded.result.err().filter(|error| !retry_safe(error)));
             continue;
         }
         lane.give_back(core);
-        return concluded.result;
+        return match (concluded.result, doubt) {
+            (Err(error), Some(doubt)) if retry_safe(&error) => Err(doubt),
+            (result, _) => result,
+        };
     }
 }
 
@@ -275,10 +286,14 @@ pub(super) async fn block_batch(
     let conn = lane.live.conn.clone();
     let end = {
         let mut run = pin!(lane.run(core, op, None));
+        let given_up = async {
+            left(core, &conn).await;
+            conn.lost.wait().await;
+        };
         tokio::select! {
             end = &mut run => end,
-            // The database is given up; whatever has been answered by then has been answered.
-            () = conn.lost.wait() => tokio::time::timeout(limits.response_timeout, run)
+            // Whatever has been answered by then has been answered.
+            () = given_up => tokio::time::timeout(limits.response_timeout, run)
                 .await
                 .unwrap_or(LaneEnd::GivenUp),
         }
@@ -298,31 +313,70 @@ async fn run_until_moved(
 ) -> (LaneEnd<Value>, bool) {
     let conn = lane.live.conn.clone();
     let mark = lane.handle.mark().cloned();
-    let mut routing = core.routing.subscribe();
     let mut run = pin!(lane.run(core, op, limit));
-    let elsewhere = routing.wait_for(|routing| {
-        let here = |live: &Arc<Live<Redis>>| live.conn.member == conn.member;
-        routing.live.as_ref().is_some_and(|live| !here(live))
-    });
     tokio::select! {
         biased;
         end = &mut run => return (end, false),
-        _ = elsewhere => {}
-        () = conn.lost.wait() => {}
+        () = left(core, &conn) => {}
     }
-    if !conn.lost.is_lost()
-        && let Some(mark) = mark
-    {
-        let mut unblock = cmd("CLIENT");
-        unblock.arg("UNBLOCK").arg(mark.id).arg("TIMEOUT");
-        let mut beside = conn.handle.con.clone();
-        let release = beside.send_packed_command(&unblock);
-        let _ = tokio::time::timeout(limits.response_timeout, release).await;
-    }
-    // Its answer, if there is one, is on its way.
-    let end = tokio::time::timeout(limits.response_timeout, run).await;
+    let Some(mark) = mark else {
+        // A server that cannot name the connection cannot release it: it waits on where it is, as
+        // long as there is something to wait for.
+        let end = tokio::select! {
+            end = &mut run => end,
+            () = conn.lost.wait() => LaneEnd::GivenUp,
+        };
+        return (end, true);
+    };
+    let releasing = async {
+        release(core, &conn, &mark).await;
+        std::future::pending().await
+    };
+    let answered = async {
+        tokio::select! {
+            end = &mut run => end,
+            end = releasing => end,
+        }
+    };
+    let end = tokio::time::timeout(limits.response_timeout, answered).await;
     (end.unwrap_or(LaneEnd::GivenUp), true)
 }
+
+/// Ends once the client has left the database for another one or for none. A connection to it that is
+/// only being made anew is no reason to stop waiting on another one.
+async fn left(core: &Core<Redis>, conn: &Conn<Redis>) {
+    let mut routing = core.routing.subscribe();
+    let gone = routing.wait_for(|routing| match &routing.live {
+        Some(live) => live.conn.member != conn.member,
+        None => routing.status != Status::Serving,
+    });
+    let _ = gone.await;
+}
+
+/// Asks the server to answer a blocked connection as if its time were up; again, if the command has
+/// not begun to block yet. Ends when it has been released.
+async fn release(core: &Core<Redis>, conn: &Conn<Redis>, mark: &ClientMark) {
+    let mut unblock = cmd("CLIENT");
+    unblock.arg("UNBLOCK").arg(mark.id).arg("TIMEOUT");
+    loop {
+        let beside = match conn.lost.is_lost() {
+            false => Ok(conn.handle.clone()),
+            true => {
+                core.backend
+                    .connect(&conn.database, Wiring::new(Purpose::Probe))
+                    .await
+            }
+        };
+        if let Ok(beside) = beside
+            && let Ok(Value::Int(1)) = beside.ask(&unblock).await
+        {
+            return;
+        }
+        tokio::time::sleep(UNBLOCK_PAUSE).await;
+    }
+}
+
+const UNBLOCK_PAUSE: Duration = Duration::from_millis(20);
 
 fn left_until(ends: Instant) -> Duration {
     ends.saturating_duration_since(Instant::now())

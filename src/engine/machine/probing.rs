@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::members::Member;
 use super::{Effect, Evidence, Machine, MemberKey, Probe, ProbeId, Slot, guarded, jittered};
 use crate::engine::backend::{Depth, Fault, FaultKind, Verdict};
 use crate::engine::circuit::CircuitState;
@@ -65,13 +66,13 @@ impl Machine {
         }
     }
 
+    /// One that lets go of every connection is asked at the pace of its reconnects.
     pub(super) fn is_proving(&self, key: MemberKey, since: Instant) -> bool {
-        self.flights.values().any(|f| {
-            f.member == key
-                && f.slot == Slot::Traffic
-                && f.kind == Kind::Attempt
-                && f.started >= since
-        })
+        let reconnects = |m: &Member| m.reconnect.at.is_some();
+        self.member(key).is_some_and(reconnects)
+            || self.in_flight(key, |f| {
+                f.slot == Slot::Traffic && f.kind == Kind::Attempt && f.started >= since
+            })
     }
 
     /// Over which connection a member is asked how it is.
@@ -541,6 +542,10 @@ impl Machine {
         self.out.publish = true;
         if self.serving() == Some(key) {
             self.suspect(Reason::ConnectionLost, "the connection was lost");
+        }
+        if !again {
+            // A connection that had lasted is no failure of the database: its reconnect tells.
+            return;
         }
         // One lost connection is one failure, however many calls were on it.
         let episode = self.domains[&domain].circuit.episode();

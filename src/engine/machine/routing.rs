@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::members::Member;
-use super::{Effect, Machine, MemberKey, Phase, ProbeId, Slot, Ticket, guarded};
+use super::trouble::{Sign, Trouble};
+use super::{Effect, Machine, MemberKey, Phase, Slot, Ticket, guarded};
 use crate::engine::backend::Verdict;
-use crate::engine::circuit::CircuitState;
 use crate::engine::database::Role;
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::event::{Event, Reason};
@@ -38,44 +38,8 @@ pub(super) struct Plan {
     pub(super) tickets: Vec<Ticket>,
 }
 
-/// Something is wrong with the active member.
-pub(super) struct Trouble {
-    /// The first sign. A proof of another member must have begun then or later.
-    pub(super) since: Instant,
-    pub(super) sign: Sign,
-    pub(super) reason: Reason,
-    pub(super) cause: String,
-}
-
-pub(super) enum Sign {
-    /// A lost connection: others are proven in advance, nothing is decided.
-    Suspicion,
-    /// No byte although an answer is due; the suspect has been asked.
-    Stall {
-        suspect: Option<ProbeId>,
-        confirm_at: Instant,
-        /// The time was up once already. Answers that lay in the socket have been read since.
-        looked: bool,
-    },
-    /// It refuses or fails calls. It is left once another one is proven, and only then.
-    Verdict { last: Instant, cornered: bool },
-    /// It cannot serve.
-    Down,
-}
-
-/// Nobody can serve.
-pub(super) struct Outage {
-    since: Instant,
-    said: u32,
-    pub(super) gave_up: bool,
-}
-
 /// A verdict without news for so long is history.
 const VERDICT_MEMORY: Duration = Duration::from_secs(10);
-/// What the sweep and the supervisor may be late before their silence stops being evidence.
-const OVERRUN: Duration = Duration::from_millis(5);
-/// Time for answers that wait in the socket to be read before silence is believed.
-const LAST_LOOK: Duration = Duration::from_millis(1);
 
 impl Machine {
     // --- who could ---
@@ -149,13 +113,13 @@ impl Machine {
         leaving && self.is_sound(member) && self.others().next().is_some()
     }
 
-    fn others(&self) -> impl Iterator<Item = &Member> {
+    pub(super) fn others(&self) -> impl Iterator<Item = &Member> {
         self.members
             .iter()
             .filter(|m| Some(m.key) != self.active && self.is_selectable(m))
     }
 
-    fn choose(&mut self, among: &[MemberKey]) -> Option<MemberKey> {
+    pub(super) fn choose(&mut self, among: &[MemberKey]) -> Option<MemberKey> {
         if among.is_empty() {
             return None;
         }
@@ -185,181 +149,6 @@ impl Machine {
             self.complain("failover strategy");
         }
         Some(keys[index])
-    }
-
-    // --- signs of trouble ---
-
-    pub(super) fn raise(&mut self, sign: Sign, reason: Reason, cause: &str) {
-        let since = self.trouble.as_ref().map_or(self.now, |t| t.since);
-        self.trouble = Some(Trouble {
-            since,
-            sign,
-            reason,
-            cause: cause.to_owned(),
-        });
-    }
-
-    /// The active member may be in trouble: get proofs of the others, so that they are at hand.
-    pub(super) fn suspect(&mut self, reason: Reason, cause: &str) {
-        if self.trouble.is_none() {
-            self.raise(Sign::Suspicion, reason, cause);
-        }
-    }
-
-    /// The active member refuses or fails calls.
-    pub(super) fn verdict(&mut self, reason: Reason, cause: &str) {
-        let now = self.now;
-        match &mut self.trouble {
-            Some(Trouble {
-                sign: Sign::Verdict { last, .. },
-                ..
-            }) => *last = now,
-            Some(Trouble {
-                sign: Sign::Down, ..
-            }) => {}
-            _ => self.raise(
-                Sign::Verdict {
-                    last: now,
-                    cornered: false,
-                },
-                reason,
-                cause,
-            ),
-        }
-    }
-
-    /// The active member cannot serve any more.
-    pub(super) fn down(&mut self, reason: Reason, cause: &str) {
-        if !matches!(
-            self.trouble,
-            Some(Trouble {
-                sign: Sign::Down,
-                ..
-            })
-        ) {
-            self.raise(Sign::Down, reason, cause);
-        }
-    }
-
-    pub(super) fn stalled(&mut self, key: MemberKey, age: Duration, overdue: bool) {
-        if age.is_zero() {
-            return self.spoke(key);
-        }
-        if self.serving() != Some(key) || age < self.stall_age() {
-            return;
-        }
-        match self.trouble {
-            None
-            | Some(Trouble {
-                sign: Sign::Suspicion,
-                ..
-            }) => {}
-            Some(_) => return,
-        }
-        // The suspect answered when it was asked about this silence, and a ping over the callers' own
-        // connection has not: it is the connection.
-        let silent_since = self.now.checked_sub(age).unwrap_or(self.now);
-        let well = self.member(key).is_some_and(|m| m.well_since(silent_since));
-        let long = overdue && age >= self.config.calls.response_timeout;
-        if well && long && self.is_idle_silent(key, self.confirm()) {
-            let cause = format!("no answer on it for {} ms", age.as_millis());
-            self.replace(key, &cause);
-            return;
-        }
-        let suspect = self.attempt(key, Slot::Probe, Reason::Stalled);
-        let confirm_at = self.now + self.confirm();
-        let cause = format!("no answer for {} ms", age.as_millis());
-        self.raise(
-            Sign::Stall {
-                suspect,
-                confirm_at,
-                looked: false,
-            },
-            Reason::Stalled,
-            &cause,
-        );
-    }
-
-    /// A call was answered while the suspect was being asked: it is slow, and no more than that.
-    fn spoke(&mut self, key: MemberKey) {
-        let stalled = matches!(
-            self.trouble,
-            Some(Trouble {
-                sign: Sign::Stall { .. },
-                ..
-            })
-        );
-        if stalled && self.active == Some(key) {
-            self.trouble = None;
-        }
-    }
-
-    pub(super) fn overrun(&mut self) {
-        let confirm_at = self.now + self.confirm();
-        if let Some(Trouble {
-            sign:
-                Sign::Stall {
-                    confirm_at: at,
-                    looked,
-                    ..
-                },
-            ..
-        }) = &mut self.trouble
-        {
-            *at = confirm_at;
-            *looked = false;
-        }
-    }
-
-    fn confirm(&self) -> Duration {
-        let floor = self
-            .active
-            .and_then(|key| self.member(key))
-            .map_or(Duration::ZERO, Member::slow);
-        self.config.sensitivity.confirm().max(floor)
-    }
-
-    /// A member with a closed circuit answered an attempt.
-    pub(super) fn cleared(&mut self, id: ProbeId, flight: &super::Flight) {
-        if self.active != Some(flight.member) {
-            return;
-        }
-        let connected = self.member(flight.member).is_some_and(|m| m.traffic);
-        match &self.trouble {
-            Some(Trouble {
-                sign: Sign::Suspicion,
-                since,
-                ..
-            }) if connected && flight.started >= *since => self.trouble = None,
-            Some(Trouble {
-                sign: Sign::Stall { suspect, .. },
-                ..
-            }) if *suspect == Some(id) => {
-                self.trouble = None;
-                // Then it may be the connection: a ping over it will tell.
-                self.ask_idle(flight.member);
-            }
-            _ => {}
-        }
-    }
-
-    /// What was in its dwell serves after all.
-    pub(super) fn resort(&mut self, cause: &str) {
-        if let Some(trouble) = &mut self.trouble {
-            trouble.reason = Reason::LastResort;
-            trouble.cause = cause.to_owned();
-        }
-    }
-
-    /// A pinned or directed member that fails loses that for good.
-    pub(super) fn lose_order(&mut self, key: MemberKey) {
-        if self
-            .order
-            .as_ref()
-            .is_some_and(|o| o.target == key && !matches!(o.kind, OrderKind::Forced { .. }))
-        {
-            self.order = None;
-        }
     }
 
     // --- time ---
@@ -521,33 +310,6 @@ impl Machine {
         } else if !others.iter().any(|&key| self.is_proving(key, since)) {
             self.corner();
         }
-    }
-
-    /// The suspect has been silent for long enough, and we were there to notice.
-    fn stall_is_certain(&mut self) -> bool {
-        let now = self.now;
-        let Some(Trouble {
-            sign: Sign::Stall {
-                confirm_at, looked, ..
-            },
-            ..
-        }) = &mut self.trouble
-        else {
-            return false;
-        };
-        if now < *confirm_at {
-            return false;
-        }
-        if now.duration_since(*confirm_at) > OVERRUN && !*looked {
-            *confirm_at = now + OVERRUN;
-            return false;
-        }
-        if !*looked {
-            *looked = true;
-            *confirm_at = now + LAST_LOOK;
-            return false;
-        }
-        true
     }
 
     /// The best of the proven, unless a better one may still answer in time.
@@ -844,84 +606,5 @@ impl Machine {
         {
             member.reconnect.at = Some(member.reconnect.at.unwrap_or(since));
         }
-    }
-
-    // --- nobody ---
-
-    /// Whether a member may be tried because nothing else is left.
-    pub(super) fn is_last_resort(&self, key: MemberKey) -> bool {
-        let Some(member) = self.member(key) else {
-            return false;
-        };
-        let circuit = &self.domain_of(member).circuit;
-        self.outage.is_some()
-            && member.enabled
-            && member.removing.is_none()
-            && member.joining.is_none()
-            && !member.weight.is_zero()
-            && self.fits_role(member)
-            && circuit.state() == CircuitState::Open
-            && !circuit.is_held()
-    }
-
-    pub(super) fn watch_outage(&mut self) {
-        let now = self.now;
-        if let Some(active) = self.serving() {
-            if let Some(outage) = self.outage.take()
-                && let Some(member) = self.member(active)
-            {
-                let database = member.id.clone();
-                self.emit(Event::Recovered {
-                    database,
-                    after: now.duration_since(outage.since),
-                });
-            }
-            return;
-        }
-        let others: Vec<_> = self.others().map(|m| m.key).collect();
-        if self.choose(&others).is_some() {
-            // Somebody may still prove fit; that is a search, not an outage.
-            return;
-        }
-        let (attempts, delay) = (self.config.failover.attempts, self.config.failover.delay);
-        let outage = self.outage.get_or_insert(Outage {
-            since: now,
-            said: 0,
-            gave_up: false,
-        });
-        // By the clock: what was slept through is not made up for.
-        let waited = now.duration_since(outage.since);
-        let turn = waited.as_nanos() / delay.as_nanos().max(1);
-        let attempt = attempts.min(u32::try_from(turn).unwrap_or(u32::MAX).saturating_add(1));
-        let gave_up = waited >= delay * attempts;
-        if attempt > outage.said || gave_up != outage.gave_up {
-            (outage.said, outage.gave_up) = (attempt, gave_up);
-            self.emit(Event::AllUnavailable { attempt, gave_up });
-        }
-        let tried: Vec<_> = self
-            .members
-            .iter()
-            .filter(|m| m.last_resort.next <= now && self.is_last_resort(m.key))
-            .filter(|m| !self.in_flight(m.key, |f| f.reason == Reason::LastResort))
-            .map(|m| m.key)
-            .collect();
-        let (min, max) = (
-            self.config.failover.last_resort_min,
-            self.config.failover.last_resort_max,
-        );
-        for key in tried {
-            if let Some(member) = self.member_mut(key) {
-                let resort = &mut member.last_resort;
-                let rested = now.duration_since(resort.next) > max * 2;
-                let pause = if rested { min } else { resort.pause };
-                resort.next = now + pause;
-                resort.pause = (pause * 2).min(max);
-            }
-            self.attempt(key, Slot::Traffic, Reason::LastResort);
-        }
-    }
-
-    fn next_say(&self, outage: &Outage) -> Instant {
-        outage.since + self.config.failover.delay * outage.said
     }
 }

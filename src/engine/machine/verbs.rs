@@ -1,7 +1,8 @@
 //! What operators, servers and topologies order.
 
 use super::members::Member;
-use super::routing::{Order, OrderKind, Plan, Sign};
+use super::routing::{Order, OrderKind, Plan};
+use super::trouble::Sign;
 use super::{Described, Effect, Machine, MemberKey, Slot, Ticket, Verb, guarded};
 use crate::engine::backend::Verdict;
 use crate::engine::database::{DatabaseId, Weight};

@@ -93,7 +93,7 @@ fn a_proof_does_not_outlive_the_connection_it_came_over() {
     assert!(!s.view("b").connected);
     s.answer("a");
     s.stayed();
-    s.quiet();
+    s.wait(ms(20));
     s.switched("a", "b", Reason::ConnectionLost);
     assert!(s.view("b").connected);
 }

@@ -189,6 +189,20 @@ fn a_removal_whose_successor_fails_is_refused_and_nobody_notices() {
 }
 
 #[test]
+fn a_removal_waits_for_a_successor_that_is_being_reconnected() {
+    let mut s = pair();
+    for _ in 0..3 {
+        s.lose("b", Slot::Traffic);
+        s.quiet();
+    }
+    let ticket = s.order(Verb::Remove(id("a")));
+    assert_eq!(s.answer_to(ticket), None);
+    s.wait(ms(100));
+    assert_eq!(s.answer_to(ticket), Some(Ok(())));
+    assert_eq!(s.serving(), Some("b"));
+}
+
+#[test]
 fn an_active_that_cannot_serve_is_removed_at_once() {
     let mut s = pair();
     s.order(Verb::SetEnabled(id("b"), false));

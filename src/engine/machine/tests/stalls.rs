@@ -74,15 +74,25 @@ fn an_answer_of_the_standby_from_before_the_silence_is_no_proof() {
 }
 
 #[test]
-fn when_we_were_late_ourselves_the_silence_starts_over() {
+fn when_we_were_late_ourselves_the_silence_must_last_while_we_watch() {
     let mut s = suspected();
     s.answer("b");
-    s.wait(ms(140));
-    s.tell(Input::Overrun);
     s.wait(ms(149));
+    s.tell(Input::Overrun);
+    s.wait(ms(9));
     s.stayed();
     s.wait(ms(10));
     s.switched("a", "b", Reason::Stalled);
+}
+
+#[test]
+fn a_suspect_that_answers_a_caller_is_slow_and_no_more() {
+    let mut s = suspected();
+    s.answer("b");
+    s.wait(ms(100));
+    s.stall("a", Duration::ZERO);
+    s.wait(secs(2));
+    s.stayed();
 }
 
 #[test]

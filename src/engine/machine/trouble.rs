@@ -1,0 +1,241 @@
+//! Signs that something is wrong with the active member, and what it takes to believe them.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::members::Member;
+use super::routing::OrderKind;
+use super::{Machine, MemberKey, ProbeId, Slot};
+use crate::engine::event::Reason;
+
+/// Something is wrong with the active member.
+pub(super) struct Trouble {
+    /// The first sign. A proof of another member must have begun then or later.
+    pub(super) since: Instant,
+    pub(super) sign: Sign,
+    pub(super) reason: Reason,
+    pub(super) cause: String,
+}
+
+pub(super) enum Sign {
+    /// A lost connection: others are proven in advance, nothing is decided.
+    Suspicion,
+    /// No byte although an answer is due; the suspect has been asked.
+    Stall {
+        suspect: Option<ProbeId>,
+        confirm_at: Instant,
+        /// The time was up once already. Answers that lay in the socket have been read since.
+        looked: bool,
+    },
+    /// It refuses or fails calls. It is left once another one is proven, and only then.
+    Verdict { last: Instant, cornered: bool },
+    /// It cannot serve.
+    Down,
+}
+
+/// What the sweep and the supervisor may be late before their silence stops being evidence.
+const OVERRUN: Duration = Duration::from_millis(5);
+/// Time for answers that wait in the socket to be read before silence is believed.
+const LAST_LOOK: Duration = Duration::from_millis(1);
+
+impl Machine {
+    pub(super) fn raise(&mut self, sign: Sign, reason: Reason, cause: &str) {
+        let since = self.trouble.as_ref().map_or(self.now, |t| t.since);
+        self.trouble = Some(Trouble {
+            since,
+            sign,
+            reason,
+            cause: cause.to_owned(),
+        });
+    }
+
+    /// The active member may be in trouble: get proofs of the others, so that they are at hand.
+    pub(super) fn suspect(&mut self, reason: Reason, cause: &str) {
+        if self.trouble.is_none() {
+            self.raise(Sign::Suspicion, reason, cause);
+        }
+    }
+
+    /// The active member refuses or fails calls.
+    pub(super) fn verdict(&mut self, reason: Reason, cause: &str) {
+        let now = self.now;
+        match &mut self.trouble {
+            Some(Trouble {
+                sign: Sign::Verdict { last, .. },
+                ..
+            }) => *last = now,
+            Some(Trouble {
+                sign: Sign::Down, ..
+            }) => {}
+            _ => self.raise(
+                Sign::Verdict {
+                    last: now,
+                    cornered: false,
+                },
+                reason,
+                cause,
+            ),
+        }
+    }
+
+    /// The active member cannot serve any more.
+    pub(super) fn down(&mut self, reason: Reason, cause: &str) {
+        if !matches!(
+            self.trouble,
+            Some(Trouble {
+                sign: Sign::Down,
+                ..
+            })
+        ) {
+            self.raise(Sign::Down, reason, cause);
+        }
+    }
+
+    pub(super) fn stalled(&mut self, key: MemberKey, age: Duration, overdue: bool) {
+        if age.is_zero() {
+            return self.spoke(key);
+        }
+        if self.serving() != Some(key) || age < self.stall_age() {
+            return;
+        }
+        match self.trouble {
+            None
+            | Some(Trouble {
+                sign: Sign::Suspicion,
+                ..
+            }) => {}
+            Some(_) => return,
+        }
+        // The suspect answered when it was asked about this silence, and a ping over the callers' own
+        // connection has not: it is the connection.
+        let silent_since = self.now.checked_sub(age).unwrap_or(self.now);
+        let well = self.member(key).is_some_and(|m| m.well_since(silent_since));
+        let long = overdue && age >= self.config.calls.response_timeout;
+        if well && long && self.is_idle_silent(key, self.confirm()) {
+            let cause = format!("no answer on it for {} ms", age.as_millis());
+            self.replace(key, &cause);
+            return;
+        }
+        let suspect = self.attempt(key, Slot::Probe, Reason::Stalled);
+        let confirm_at = self.now + self.confirm();
+        let cause = format!("no answer for {} ms", age.as_millis());
+        self.raise(
+            Sign::Stall {
+                suspect,
+                confirm_at,
+                looked: false,
+            },
+            Reason::Stalled,
+            &cause,
+        );
+    }
+
+    /// A call was answered while the suspect was being asked: it is slow, and no more than that.
+    fn spoke(&mut self, key: MemberKey) {
+        let stalled = matches!(
+            self.trouble,
+            Some(Trouble {
+                sign: Sign::Stall { .. },
+                ..
+            })
+        );
+        if stalled && self.active == Some(key) {
+            self.trouble = None;
+        }
+    }
+
+    /// We were late, so answers may lie in the socket: they get two sweeps of time that we have watched.
+    /// Not the whole time again, which a throttled process would never get to the end of.
+    pub(super) fn overrun(&mut self) {
+        let watched = self.now + OVERRUN * 2;
+        if let Some(Trouble {
+            sign: Sign::Stall {
+                confirm_at, looked, ..
+            },
+            ..
+        }) = &mut self.trouble
+        {
+            *confirm_at = watched.max(*confirm_at);
+            *looked = false;
+        }
+    }
+
+    pub(super) fn confirm(&self) -> Duration {
+        let floor = self
+            .active
+            .and_then(|key| self.member(key))
+            .map_or(Duration::ZERO, Member::slow);
+        self.config.sensitivity.confirm().max(floor)
+    }
+
+    /// A member with a closed circuit answered an attempt.
+    pub(super) fn cleared(&mut self, id: ProbeId, flight: &super::Flight) {
+        if self.active != Some(flight.member) {
+            return;
+        }
+        let connected = self.member(flight.member).is_some_and(|m| m.traffic);
+        match &self.trouble {
+            Some(Trouble {
+                sign: Sign::Suspicion,
+                since,
+                ..
+            }) if connected && flight.started >= *since => self.trouble = None,
+            Some(Trouble {
+                sign: Sign::Stall { suspect, .. },
+                ..
+            }) if *suspect == Some(id) => {
+                self.trouble = None;
+                // Then it may be the connection: a ping over it will tell.
+                self.ask_idle(flight.member);
+            }
+            _ => {}
+        }
+    }
+
+    /// What was in its dwell serves after all.
+    pub(super) fn resort(&mut self, cause: &str) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.reason = Reason::LastResort;
+            trouble.cause = cause.to_owned();
+        }
+    }
+
+    /// A pinned or directed member that fails loses that for good.
+    pub(super) fn lose_order(&mut self, key: MemberKey) {
+        if self
+            .order
+            .as_ref()
+            .is_some_and(|o| o.target == key && !matches!(o.kind, OrderKind::Forced { .. }))
+        {
+            self.order = None;
+        }
+    }
+
+    /// The suspect has been silent for long enough, and we were there to notice.
+    pub(super) fn stall_is_certain(&mut self) -> bool {
+        let now = self.now;
+        let Some(Trouble {
+            sign: Sign::Stall {
+                confirm_at, looked, ..
+            },
+            ..
+        }) = &mut self.trouble
+        else {
+            return false;
+        };
+        if now < *confirm_at {
+            return false;
+        }
+        if now.duration_since(*confirm_at) > OVERRUN && !*looked {
+            *confirm_at = now + OVERRUN;
+            return false;
+        }
+        if !*looked {
+            *looked = true;
+            *confirm_at = now + LAST_LOOK;
+            return false;
+        }
+        true
+    }
+}

@@ -1,0 +1,146 @@
+//! When a call ends.
+
+use multidb::{Doubt, ErrorKind, Event, Reason, Sensitivity};
+use tokio::time::Instant;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_write_without_a_reply_times_out_as_with_redis_rs() {
+    let rig = rig().await;
+    let mut con = rig.client.connection();
+    ask::<()>(&mut con, &["SET", "k", "0"]).await.unwrap();
+    rig.east.hang();
+    rig.west.hang();
+    let start = Instant::now();
+    let error = ask::<i64>(&mut con, &["INCR", "k"]).await.unwrap_err();
+    let took = start.elapsed();
+    assert!(took >= ms(500) && took <= ms(510), "{took:?}");
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(
+        *ours(&error).kind(),
+        ErrorKind::OutcomeUnknown(Doubt::TimedOut)
+    );
+    assert_eq!(ours(&error).database().unwrap(), &"east:6379");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_without_any_reply_ends_at_its_deadline() {
+    let rig = rig().await;
+    let mut con = rig.client.connection();
+    rig.east.hang();
+    rig.west.hang();
+    let start = Instant::now();
+    assert!(ask::<Option<i64>>(&mut con, &["GET", "k"]).await.is_err());
+    let took = start.elapsed();
+    assert!(
+        took >= secs(5) - ms(5) && took <= secs(5) + ms(10),
+        "{took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handles_own_limits_are_its_own() {
+    let rig = rig().await;
+    let (mut quick, mut usual) = (rig.client.connection(), rig.client.connection());
+    quick.set_response_timeout(ms(30));
+    let mut brief = usual.clone();
+    brief.set_deadline(ms(70));
+    rig.east.hang();
+    rig.west.hang();
+    let start = Instant::now();
+    let timed = async |con: &mut MultiDbConnection, command: &'static [&'static str]| {
+        assert!(ask::<()>(con, command).await.is_err());
+        start.elapsed()
+    };
+    let (quick, brief, usual) = tokio::join!(
+        timed(&mut quick, &["INCR", "a"]),
+        timed(&mut brief, &["GET", "a"]),
+        timed(&mut usual, &["INCR", "a"]),
+    );
+    for (took, expected) in [(quick, 30), (brief, 70), (usual, 500)] {
+        assert!(
+            took >= ms(expected) && took <= ms(expected + 10),
+            "{took:?}, {expected}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reply_within_the_timeout_is_a_reply() {
+    let rig = rig_with(|b| b.sensitivity(Sensitivity::Conservative)).await;
+    let mut con = rig.client.connection();
+    rig.east.latency(ms(490));
+    let start = Instant::now();
+    assert_eq!(ask::<i64>(&mut con, &["INCR", "k"]).await.unwrap(), 1);
+    assert_eq!(start.elapsed(), ms(490));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_server_is_left_after_the_tolerance() {
+    for sensitivity in [
+        Sensitivity::Balanced,
+        Sensitivity::Fast,
+        Sensitivity::Conservative,
+    ] {
+        let rig = rig_with(|b| b.sensitivity(sensitivity)).await;
+        let mut con = rig.client.connection();
+        let mut events = rig.client.events();
+        ask::<()>(&mut con, &["SET", "k", "0"]).await.unwrap();
+        tokio::time::sleep(ms(17)).await;
+        rig.east.hang();
+        let start = Instant::now();
+        // A read goes through the hang unnoticed; it is only late.
+        assert_eq!(
+            ask::<Option<i64>>(&mut con, &["GET", "k"]).await.unwrap(),
+            None
+        );
+        let (took, tolerance) = (start.elapsed(), sensitivity.tolerance());
+        assert!(
+            took >= tolerance - ms(5) && took <= tolerance + ms(20),
+            "{took:?}"
+        );
+        let reasons: Vec<_> = drain(&mut events)
+            .await
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::ActiveChanged { reason, .. } => Some(reason),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(reasons, [Reason::Stalled]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_slowly_and_steadily_is_not_taken_for_hung() {
+    let rig = rig().await;
+    let mut events = rig.client.events();
+    rig.east.latency(ms(250));
+    let calls = (0..50).map(|n| {
+        let mut con = rig.client.connection();
+        async move {
+            tokio::time::sleep(ms(n * 7)).await;
+            ask::<i64>(&mut con, &["INCR", "k"]).await.unwrap();
+        }
+    });
+    futures_util::future::join_all(calls).await;
+    assert_eq!(switches(&drain(&mut events).await), 0);
+    assert_eq!(rig.east.storage().counter("k"), Some(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_is_accepted_and_never_greeted_is_given_up_in_time() {
+    let rig = rig().await;
+    rig.west.hang();
+    rig.to_west.cut();
+    rig.east.kill();
+    let mut con = rig.client.connection();
+    let start = Instant::now();
+    let error = ask::<i64>(&mut con, &["INCR", "k"]).await.unwrap_err();
+    assert_eq!(*ours(&error).kind(), ErrorKind::Unavailable);
+    assert!(start.elapsed() <= secs(5) + ms(10), "{:?}", start.elapsed());
+    rig.west.resume();
+    assert_eq!(ask::<i64>(&mut con, &["INCR", "k"]).await.unwrap(), 1);
+    assert_eq!(active(&rig.client), "west:6379");
+}
