@@ -16,7 +16,7 @@ use multidb::engine::snapshot::MemberView;
 use tokio::time::Instant;
 
 /// How things stand between two inputs.
-pub struct Shot {
+pub(crate) struct Shot {
     pub views: Vec<MemberView>,
     pub active: Option<MemberKey>,
     pub serving: Option<MemberKey>,
@@ -24,7 +24,7 @@ pub struct Shot {
     episodes: HashMap<MemberKey, u64>,
 }
 
-pub struct Known {
+pub(crate) struct Known {
     pub member: Described,
     /// The order that waits for its verification.
     pub joining: Option<Ticket>,
@@ -32,7 +32,7 @@ pub struct Known {
     pub leaving: BTreeSet<Ticket>,
 }
 
-pub struct Asked {
+pub(crate) struct Asked {
     pub probe: Probe,
     pub at: Instant,
     pub domain: Option<Arc<str>>,
@@ -42,14 +42,14 @@ pub struct Asked {
 }
 
 /// An answer that has just come.
-pub struct Answered {
+pub(crate) struct Answered {
     pub asked: Asked,
     pub verdict: Verdict,
     /// Another episode has begun since it was asked, or its member has gone.
     pub stale: bool,
 }
 
-pub struct Model {
+pub(crate) struct Model {
     pub config: Config,
     pub now: Instant,
     pub last: Shot,
@@ -59,6 +59,8 @@ pub struct Model {
     pub announced: Option<DatabaseId>,
     pub circuits: BTreeMap<Arc<str>, CircuitState>,
     pub held: BTreeSet<Arc<str>>,
+    /// Failure domains that something has been said against since their circuit last moved.
+    pub accused: BTreeSet<Arc<str>>,
     pub forced: Option<(MemberKey, Option<Instant>)>,
     /// When the latest attempt began that came out healthy, if its connection still stands and
     /// nothing bad has been heard since.
@@ -70,7 +72,7 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(config: &Config, machine: &Machine, now: Instant) -> Self {
+    pub(crate) fn new(config: &Config, machine: &Machine, now: Instant) -> Self {
         Self {
             config: config.clone(),
             now,
@@ -80,6 +82,7 @@ impl Model {
             announced: None,
             circuits: BTreeMap::new(),
             held: BTreeSet::new(),
+            accused: BTreeSet::new(),
             forced: None,
             proofs: HashMap::new(),
             asked: HashMap::new(),
@@ -88,7 +91,7 @@ impl Model {
         }
     }
 
-    pub fn join(&mut self, member: &Described) {
+    pub(crate) fn join(&mut self, member: &Described) {
         self.circuits
             .entry(member.domain.clone())
             .or_insert(CircuitState::Closed);
@@ -100,7 +103,7 @@ impl Model {
     }
 
     /// Takes what happened and what the machine did about it, and holds it to its promises.
-    pub fn watch(&mut self, now: Instant, input: &Input, effects: &[Effect], machine: &Machine) {
+    pub(crate) fn watch(&mut self, now: Instant, input: &Input, effects: &[Effect], machine: &Machine) {
         self.now = now;
         let next = Shot::of(machine);
         let answered = self.take_answer(input);
@@ -109,6 +112,7 @@ impl Model {
         {
             self.proofs.remove(member);
         }
+        self.accuse(input, answered.as_ref());
         if let Input::Order { ticket, verb } = input {
             self.orders.insert(*ticket, verb.clone());
             self.intend(*ticket, verb);
@@ -127,12 +131,12 @@ impl Model {
                     self.proofs.remove(member);
                 }
                 Effect::Emit(Event::CircuitChanged {
-                    failure_domain,
-                    to: CircuitState::Open,
-                    ..
+                    failure_domain, to, ..
                 }) => {
+                    self.accused.remove(&**failure_domain);
                     let members = self.members.iter().map(|k| &k.member);
-                    for member in members.filter(|m| *m.domain == **failure_domain) {
+                    let behind = members.filter(|m| *m.domain == **failure_domain);
+                    for member in behind.filter(|_| *to == CircuitState::Open) {
                         self.proofs.remove(&member.key);
                     }
                 }
@@ -198,6 +202,24 @@ impl Model {
             verdict: verdict.clone(),
             stale,
         })
+    }
+
+    /// I9: an accusation is booked to the domain and the episode that it speaks of.
+    fn accuse(&mut self, input: &Input, answered: Option<&Answered>) {
+        let accused = match input {
+            Input::Evidence(evidence) => {
+                let current = self.episode_of(&evidence.domain) == Some(evidence.episode);
+                let bad =
+                    evidence.at_once.is_some() || evidence.repeated > 0 || evidence.seen.failed > 0;
+                (current && bad).then(|| evidence.domain.clone())
+            }
+            Input::Lost { member, .. } | Input::Stalled { member, .. } => self.domain_of(*member),
+            Input::Probed { .. } => answered
+                .filter(|a| !a.stale && matches!(a.verdict, Verdict::Unhealthy(_)))
+                .and_then(|a| a.asked.domain.clone()),
+            _ => None,
+        };
+        self.accused.extend(accused);
     }
 
     // --- who belongs ---
@@ -348,7 +370,7 @@ impl Model {
         }
     }
 
-    pub fn known(&self, id: &DatabaseId) -> Option<&Known> {
+    pub(crate) fn known(&self, id: &DatabaseId) -> Option<&Known> {
         self.members.iter().find(|k| k.member.id == *id)
     }
 
@@ -356,30 +378,30 @@ impl Model {
         self.members.iter_mut().find(|k| k.member.id == *id)
     }
 
-    pub fn by_key(&self, key: MemberKey) -> Option<&Known> {
+    pub(crate) fn by_key(&self, key: MemberKey) -> Option<&Known> {
         self.members.iter().find(|k| k.member.key == key)
     }
 
     // --- what the world asks ---
 
-    pub fn key_of(&self, name: &str) -> Option<MemberKey> {
+    pub(crate) fn key_of(&self, name: &str) -> Option<MemberKey> {
         let known = self.members.iter().find(|k| k.member.id == *name)?;
         Some(known.member.key)
     }
 
     /// The episode of a failure domain before the last input.
-    pub fn episode_of(&self, domain: &str) -> Option<u64> {
+    pub(crate) fn episode_of(&self, domain: &str) -> Option<u64> {
         let of_it = |k: &&Known| *k.member.domain == *domain;
         let mut members = self.members.iter().filter(of_it);
         members.find_map(|k| self.last.episodes.get(&k.member.key).copied())
     }
 
-    pub fn domain_of(&self, key: MemberKey) -> Option<Arc<str>> {
+    pub(crate) fn domain_of(&self, key: MemberKey) -> Option<Arc<str>> {
         Some(self.by_key(key)?.member.domain.clone())
     }
 
     /// One database of each circuit that an operator holds open.
-    pub fn held(&self) -> Vec<DatabaseId> {
+    pub(crate) fn held(&self) -> Vec<DatabaseId> {
         let of = |domain: &Arc<str>| {
             let mut known = self.members.iter();
             known.find(|k| k.member.domain == *domain && k.joining.is_none())
@@ -389,16 +411,16 @@ impl Model {
     }
 
     /// Orders that nobody has answered.
-    pub fn unanswered(&self) -> Vec<&Verb> {
+    pub(crate) fn unanswered(&self) -> Vec<&Verb> {
         self.orders.values().collect()
     }
 
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.orders.is_empty()
     }
 
     /// Who may serve once all is well: the heaviest that are wanted.
-    pub fn best(&self) -> Vec<MemberKey> {
+    pub(crate) fn best(&self) -> Vec<MemberKey> {
         let wanted = |k: &&Known| {
             k.member.enabled && k.member.weight.value() > 0.0 && k.member.role == Role::Primary
         };
@@ -412,7 +434,7 @@ impl Model {
     }
 
     /// The longest dwell, the longest pause between two looks, and something to breathe.
-    pub fn longest_recovery(&self) -> Duration {
+    pub(crate) fn longest_recovery(&self) -> Duration {
         self.config.circuit.max_grace_period.mul_f64(1.1)
             + self.config.health.max_backoff
             + self.config.health.interval
@@ -430,12 +452,12 @@ impl Shot {
         }
     }
 
-    pub fn view(&self, id: &DatabaseId) -> Option<&MemberView> {
+    pub(crate) fn view(&self, id: &DatabaseId) -> Option<&MemberView> {
         self.views.iter().find(|view| view.id == *id)
     }
 
     /// The circuit of a failure domain and the end of its dwell.
-    pub fn circuit(&self, domain: &str) -> Option<(CircuitState, Option<Instant>)> {
+    pub(crate) fn circuit(&self, domain: &str) -> Option<(CircuitState, Option<Instant>)> {
         let view = self.views.iter().find(|v| v.failure_domain == domain)?;
         Some((view.circuit, view.circuit_opens_until))
     }

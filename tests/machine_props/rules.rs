@@ -13,7 +13,7 @@ use multidb::engine::snapshot::MemberView;
 use crate::model::{Answered, Known, Model, Shot};
 
 impl Model {
-    pub fn check(
+    pub(crate) fn check(
         &mut self,
         input: &Input,
         answered: Option<&Answered>,
@@ -342,7 +342,7 @@ impl Model {
         let soft = matches!(reason, Reason::ServerState | Reason::FailureDetector);
         if is_active && (soft || reason == Reason::Stalled) && self.leaves(effects) {
             // Another one is proven, which is checked with the switch.
-            return true;
+            return self.accused.contains(domain);
         }
         match input {
             Input::Probed { .. } => answered.is_some_and(|a| {

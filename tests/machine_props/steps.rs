@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 /// Where a case begins.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
     pub config: Config,
     pub seed: u64,
     pub lazy: bool,
@@ -19,7 +19,7 @@ pub struct Setup {
 
 /// A database to be.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub(crate) struct Part {
     /// One of [`NAMES`].
     pub name: usize,
     pub weight: u8,
@@ -31,7 +31,7 @@ pub struct Part {
 }
 
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// One of the outstanding probes is answered.
     Answer {
         which: usize,
@@ -75,7 +75,7 @@ pub enum Step {
 }
 
 #[derive(Clone, Debug)]
-pub enum Seen {
+pub(crate) enum Seen {
     Calls { succeeded: u64, failed: u64 },
     AtOnce,
     Repeated(u32),
@@ -85,7 +85,7 @@ pub enum Seen {
 
 /// An operator's, a server's or a topology's.
 #[derive(Clone, Debug)]
-pub enum Wish {
+pub(crate) enum Wish {
     Add(Part, bool),
     Remove(usize),
     SetWeight(usize, u8),
@@ -104,9 +104,9 @@ pub enum Wish {
     },
 }
 
-pub const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+pub(crate) const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-pub fn setup() -> impl Strategy<Value = Setup> {
+pub(crate) fn setup() -> impl Strategy<Value = Setup> {
     let members = vec(part(), 1..=5).prop_map(|mut members| {
         let mut seen = [false; NAMES.len()];
         members.retain(|m| !std::mem::replace(&mut seen[m.name], true));
@@ -182,11 +182,11 @@ fn part() -> impl Strategy<Value = Part> {
         })
 }
 
-pub fn faults() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn faults() -> impl Strategy<Value = Vec<Step>> {
     vec(fault(), 0..100)
 }
 
-pub fn faults_and_orders() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn faults_and_orders() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => fault(),
         1 => wish().prop_map(Step::Order),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::model::Model;
 use crate::steps::{NAMES, Part, Seen, Setup, Step, Wish};
 
-pub struct World {
+pub(crate) struct World {
     machine: Machine,
     model: Model,
     now: Instant,
@@ -37,7 +37,7 @@ pub struct World {
 const TICKS: usize = 30;
 
 impl World {
-    pub fn new(setup: &Setup) -> Self {
+    pub(crate) fn new(setup: &Setup) -> Self {
         let now = Instant::now();
         let mut machine = Machine::with_defaults(setup.config.clone(), setup.seed, now);
         let mut keys = [None; NAMES.len()];
@@ -67,16 +67,16 @@ impl World {
     }
 
     /// Keeps the effects as text.
-    pub fn recorded(mut self) -> Self {
+    pub(crate) fn recorded(mut self) -> Self {
         self.record = Some(String::new());
         self
     }
 
-    pub fn record(self) -> String {
+    pub(crate) fn record(self) -> String {
         self.record.unwrap_or_default()
     }
 
-    pub fn happen(&mut self, step: &Step) {
+    pub(crate) fn happen(&mut self, step: &Step) {
         match step {
             Step::Answer {
                 which,
@@ -133,7 +133,7 @@ impl World {
 
     /// All faults end. Every order is answered, and once none stands any more, within a dwell and a
     /// round, the heaviest must serve.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.recover_until(|world| world.model.is_settled());
         for verb in [Verb::Unpin, Verb::SetAutoFallback(true)] {
             self.order(verb);

@@ -49,6 +49,24 @@ fn a_pinned_database_that_fails_loses_its_pin_for_good() {
 }
 
 #[test]
+fn a_pin_is_lost_even_where_there_is_nowhere_else_to_go() {
+    let mut s = trio();
+    s.order(Verb::SwitchTo(id("c")));
+    s.quiet();
+    for name in ["a", "b", "c"] {
+        s.is(name, refuses());
+        s.lose(name, Slot::Traffic);
+    }
+    s.quiet();
+    s.is("c", HEALTHY);
+    s.wait(secs(6));
+    assert_eq!(s.serving(), Some("c"), "as the last resort");
+    s.is("a", HEALTHY);
+    s.wait(secs(300));
+    assert_eq!(s.serving(), Some("a"));
+}
+
+#[test]
 fn a_pinned_database_that_stands_by_loses_its_pin_too() {
     let mut s = trio();
     s.order(Verb::SwitchTo(id("c")));

@@ -154,6 +154,10 @@ fn weight_zero_disabled_and_held_are_no_last_resort() {
     for name in ["zero", "off", "held"] {
         s.is(name, HEALTHY);
     }
+    s.wait(secs(10));
+    for name in ["zero", "off", "held"] {
+        assert_eq!(s.circuit(name), CircuitState::Open, "{name}");
+    }
     s.wait(secs(600));
     assert_eq!(s.serving(), None);
 }
