@@ -75,6 +75,8 @@ pub use engine::strategy::{Candidate, FailoverStrategy, HighestWeight};
 /// The pages of the book and the README, as doctests.
 #[cfg(all(doctest, feature = "redis", feature = "testing", feature = "serde"))]
 mod book {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
     #[doc = include_str!("../docs/src/introduction.md")]
     mod introduction {}
     #[doc = include_str!("../docs/src/guarantees.md")]

@@ -4,7 +4,7 @@
 //! seeded at construction. The same seed and the same inputs give the same effects, so a property
 //! test drives it through outages by the thousand.
 //!
-//! How it thinks, after every input, in this order ([`Machine::settle`]):
+//! How it thinks, after every input, in this order (`settle`):
 //!
 //! ```text
 //! timers       dwell over -> half-open; forced time over; standing trouble forgotten

@@ -1,5 +1,7 @@
 //! What operators, servers and topologies order.
 
+use std::time::Duration;
+
 use super::members::Member;
 use super::routing::{Order, OrderKind, Plan};
 use super::trouble::Sign;
@@ -317,6 +319,9 @@ impl Machine {
             if matches!(member.health, Some(Verdict::Unhealthy(_))) {
                 member.health = None;
             }
+            member.next_suspicion = now;
+            member.reconnect.last_loss = None;
+            member.reconnect.pause = Duration::ZERO;
         }
         if self.active_domain().as_ref() == Some(&domain) {
             self.trouble = None;

@@ -116,6 +116,22 @@ fn connections_that_end_as_soon_as_they_are_made_are_remade_ever_more_slowly() {
 }
 
 #[test]
+fn a_reset_forgets_the_losses_that_slowed_the_reconnecting_down() {
+    let mut s = pair();
+    for _ in 0..5 {
+        s.is("a", refuses());
+        s.lose("a", Slot::Traffic);
+        // No time passes.
+        s.quiet();
+        assert_eq!(s.serving(), Some("b"));
+        s.is("a", HEALTHY);
+        s.order(Verb::Reset(id("a")));
+        s.wait(ms(50));
+        assert_eq!(s.serving(), Some("a"));
+    }
+}
+
+#[test]
 fn a_hanging_reconnect_is_believed_when_its_time_is_up() {
     let mut s = pair();
     s.is("a", Mood::Hangs);

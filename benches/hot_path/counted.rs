@@ -1,0 +1,145 @@
+//! A fixed amount of work in a process of its own, to be counted from outside by valgrind.
+//!
+//! It runs twice, the second time with twice the commands: the difference is what commands cost,
+//! without start and end. The server runs outside.
+
+use std::process::{Command, Stdio};
+
+use crate::clients::{Habit, bare, drive, ours};
+
+/// Marks the process that is counted.
+pub(crate) const COUNTED: &str = "--counted";
+
+/// What a counted process does.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    pub(crate) connection: Connection,
+    pub(crate) habit: Habit,
+    pub(crate) tasks: usize,
+    pub(crate) commands: usize,
+    pub(crate) url: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Connection {
+    Bare,
+    Ours,
+}
+
+/// What to count, and where valgrind's tool for it leaves the count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Count {
+    Instructions,
+    /// Reallocations included.
+    Allocations,
+}
+
+impl Work {
+    pub(crate) fn parse(args: &[String]) -> Result<Self, String> {
+        let [connection, habit, tasks, commands, url] = args else {
+            return Err(format!("{COUNTED} takes five values, not {args:?}"));
+        };
+        let number = |text: &str| text.parse().map_err(|_| format!("not a number: {text}"));
+        Ok(Self {
+            connection: match connection.as_str() {
+                "bare" => Connection::Bare,
+                "ours" => Connection::Ours,
+                unknown => return Err(format!("no connection is called {unknown}")),
+            },
+            habit: match habit.as_str() {
+                "keep" => Habit::Keep,
+                "clone" => Habit::ClonePerCommand,
+                unknown => return Err(format!("no habit is called {unknown}")),
+            },
+            tasks: number(tasks)?,
+            commands: number(commands)?,
+            url: url.clone(),
+        })
+    }
+
+    fn args(&self) -> [String; 6] {
+        let connection = match self.connection {
+            Connection::Bare => "bare",
+            Connection::Ours => "ours",
+        };
+        let habit = match self.habit {
+            Habit::Keep => "keep",
+            Habit::ClonePerCommand => "clone",
+        };
+        [
+            COUNTED.to_owned(),
+            connection.to_owned(),
+            habit.to_owned(),
+            self.tasks.to_string(),
+            self.commands.to_string(),
+            self.url.clone(),
+        ]
+    }
+
+    /// The work itself, in the process that is counted.
+    pub(crate) fn run(self) -> Result<(), String> {
+        // The C library takes short cuts while a process has but one thread. Hardly any has: ours
+        // starts one, and so does the first lookup of a host name.
+        std::thread::spawn(std::thread::park);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("no runtime: {error}"))?;
+        runtime.block_on(async {
+            let (habit, tasks, commands) = (self.habit, self.tasks, self.commands);
+            match self.connection {
+                Connection::Bare => drive(&bare(&self.url).await, habit, tasks, commands).await,
+                Connection::Ours => drive(&ours(&self.url).await, habit, tasks, commands).await,
+            }
+        });
+        Ok(())
+    }
+
+    /// How often a command costs what is counted, in all threads of the process.
+    pub(crate) fn per_command(&self, count: Count) -> Result<f64, String> {
+        let longer = Self {
+            commands: 2 * self.commands,
+            ..self.clone()
+        };
+        let (once, twice) = (count.of(self)?, count.of(&longer)?);
+        Ok((twice as f64 - once as f64) / self.commands as f64)
+    }
+}
+
+impl Count {
+    fn of(self, work: &Work) -> Result<u64, String> {
+        let exe =
+            std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
+        let dir = tempfile::tempdir().map_err(|error| format!("no directory: {error}"))?;
+        let (log, profile) = (dir.path().join("log"), dir.path().join("profile"));
+        let mut valgrind = Command::new("valgrind");
+        valgrind.arg(format!("--log-file={}", log.display()));
+        match self {
+            Self::Instructions => valgrind
+                .arg("--tool=callgrind")
+                .arg(format!("--callgrind-out-file={}", profile.display())),
+            Self::Allocations => valgrind.args(["--tool=memcheck", "--undef-value-errors=no"]),
+        };
+        let status = valgrind
+            .arg(exe)
+            .args(work.args())
+            .stdout(Stdio::null())
+            .status()
+            .map_err(|error| {
+                format!("valgrind cannot be run ({error}): install it (Debian package valgrind)")
+            })?;
+        if !status.success() {
+            return Err(format!("the counted process failed: {status}"));
+        }
+        let (file, label) = match self {
+            Self::Instructions => (profile, "totals: "),
+            Self::Allocations => (log, "total heap usage: "),
+        };
+        let text = std::fs::read_to_string(file).map_err(|error| format!("no count: {error}"))?;
+        let count = text.lines().find_map(|line| {
+            let number = line.split_once(label)?.1.split(' ').next()?;
+            number.replace(',', "").parse().ok()
+        });
+        count.ok_or_else(|| format!("no {label:?} in what valgrind wrote"))
+    }
+}
