@@ -103,7 +103,13 @@ impl Model {
     }
 
     /// Takes what happened and what the machine did about it, and holds it to its promises.
-    pub(crate) fn watch(&mut self, now: Instant, input: &Input, effects: &[Effect], machine: &Machine) {
+    pub(crate) fn watch(
+        &mut self,
+        now: Instant,
+        input: &Input,
+        effects: &[Effect],
+        machine: &Machine,
+    ) {
         self.now = now;
         let next = Shot::of(machine);
         let answered = self.take_answer(input);

@@ -447,6 +447,8 @@ impl Model {
         };
         let known: Vec<_> = self.members.iter().map(|k| k.member.id.clone()).collect();
         assert_eq!(ids(&next.views), known);
+        let settled = self.members.iter().any(|k| k.joining.is_none());
+        assert!(settled, "the last one was removed");
         for (view, known) in next.views.iter().zip(&self.members) {
             let member = &known.member;
             assert_eq!(view.weight, member.weight, "{}", member.id);

@@ -75,6 +75,21 @@ fn a_database_under_verification_is_no_member_yet() {
 }
 
 #[test]
+fn a_database_under_verification_is_no_hope_in_an_outage_until_it_has_answered() {
+    let mut s = Story::running(&[("a", 1.0)]);
+    s.add("c", 9.0, true);
+    s.is("c", Mood::Hangs);
+    s.is("a", refuses());
+    s.lose("a", Slot::Traffic);
+    s.quiet();
+    assert_eq!(s.serving(), None);
+    assert_eq!(s.count(|e| matches!(e, Event::AllUnavailable { .. })), 1);
+    s.is("c", HEALTHY);
+    s.quiet();
+    s.switched("a", "c", Reason::ConnectionLost);
+}
+
+#[test]
 fn a_known_id_cannot_be_added_again() {
     let mut s = pair();
     let ticket = s.add("b", 9.0, false);
@@ -124,6 +139,22 @@ fn a_standby_is_removed_at_once_and_never_heard_of_again() {
     s.wait(secs(60));
     assert!(!s.asked.iter().any(|asked| asked.probe.member == key));
     assert_eq!(s.events, []);
+}
+
+#[test]
+fn nothing_is_asked_of_a_database_that_has_just_left() {
+    let mut s = Story::running(&[("a", 3.0), ("b", 2.0), ("c", 1.0)]);
+    let key = s.key("a");
+    s.is("b", Mood::Hangs);
+    s.order(Verb::Remove(id("a")));
+    s.answer("c");
+    s.now += ms(150);
+    s.asked.retain(|asked| asked.probe.member != key);
+    // Its failing calls would wake a probe, if it were not time to leave it.
+    s.fail("a", 1);
+    assert_eq!(s.active(), Some("c"));
+    assert_eq!(forgotten(&s, key), 1);
+    assert!(!s.asked.iter().any(|asked| asked.probe.member == key));
 }
 
 #[test]

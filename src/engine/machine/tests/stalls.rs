@@ -112,6 +112,8 @@ fn a_machine_woken_too_late_looks_once_more() {
     s.answer("b");
     s.now += ms(400);
     s.tell(Input::Tick);
+    s.wait(ms(4));
+    s.stayed();
     s.wait(ms(20));
     s.switched("a", "b", Reason::Stalled);
 }
