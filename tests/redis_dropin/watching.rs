@@ -324,6 +324,25 @@ async fn a_watch_that_nobody_ends_goes_with_its_last_handle() {
     client.close().await;
 }
 
+/// Naive: the private connection stays open until its idle handle is dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_lies_idle_ends_with_its_client() {
+    let databases = Databases::start().await;
+    let client = databases.client().await;
+    let mut con = client.connection();
+    let _: () = cmd("WATCH")
+        .arg("balance")
+        .query_async(&mut con)
+        .await
+        .unwrap();
+    client.close().await;
+    eventually(LIMIT, "no connection is left", async || {
+        databases.east.connected_clients().await == 0
+    })
+    .await;
+    drop(con);
+}
+
 /// Naive: the transaction, answered nil since its connection is gone, starts again for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_ends_when_its_client_is_closed() {

@@ -5,7 +5,7 @@ use std::io;
 // Short lists, touched when a lane is taken or given back, and by scans.
 #[allow(clippy::disallowed_types)]
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use ::redis::aio::MultiplexedConnection;
@@ -15,6 +15,7 @@ use ::redis::{
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::classify::classify_command;
 use super::connector::{Connector, HANDSHAKE_CAP, Metered, REPLY_CAP};
@@ -36,7 +37,8 @@ pub struct Redis {
     lanes: Mutex<Vec<Lane>>,
     #[allow(clippy::disallowed_types)]
     cursors: Mutex<Cursors>,
-    closed: AtomicBool,
+    /// Ends the private connections, wherever they are kept.
+    closed: CancellationToken,
 }
 
 /// A connection to a Redis database; clones share it.
@@ -85,7 +87,7 @@ impl Redis {
             connector: Box::new(connector),
             lanes: Mutex::new(Vec::new()),
             cursors: Mutex::new(Cursors::of_a_client()),
-            closed: AtomicBool::new(false),
+            closed: CancellationToken::new(),
         }
     }
 
@@ -98,7 +100,7 @@ impl Redis {
 
     pub(super) fn keep_lane(&self, lane: Lane) {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if lanes.len() < SPARE_LANES && !self.closed.load(Ordering::Acquire) {
+        if lanes.len() < SPARE_LANES && !self.closed.is_cancelled() {
             lanes.push(lane);
         }
     }
@@ -122,7 +124,16 @@ impl Redis {
             MultiplexedConnection::new_with_config(endpoint.info(), stream, config).await?;
         let report = ReportOnDrop(wiring.lost);
         // Around a future that is polled several times per command, this is less than an async block.
-        let driver = tokio::spawn(driver.map(move |()| drop(report))).abort_handle();
+        let driver = driver.map(move |()| drop(report));
+        let driver = match wiring.purpose {
+            // The supervisor ends what it owns; a private connection may lie idle in a caller's hands.
+            Purpose::Lane => {
+                let closed = self.closed.clone();
+                tokio::spawn(closed.run_until_cancelled_owned(driver).map(drop))
+            }
+            Purpose::Traffic | Purpose::Probe => tokio::spawn(driver),
+        };
+        let driver = driver.abort_handle();
         let mut link = Link {
             driver,
             mark: None,
@@ -196,7 +207,7 @@ impl Backend for Redis {
     }
 
     fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.cancel();
         drop(self.take_lane(|_| false));
     }
 }

@@ -105,7 +105,10 @@ impl Watch {
                 let concluded = lane.conclude(op, end);
                 let refused = concluded.next == Next::AfterVerdict
                     && lane.is_worth_repeating(core, &concluded, deadline).await;
-                lane.give_back(core);
+                // Only an EXEC that was answered has certainly ended the watch.
+                if concluded.result.is_ok() {
+                    lane.give_back(core);
+                }
                 // Either proves that nothing ran: the caller may start again, elsewhere if need be.
                 if unsent || refused {
                     return Some(Ok(vec![Value::Nil]));
