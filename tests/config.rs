@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use multidb::engine::backend::Wiring;
 use multidb::redis::{
     Connector, DatabaseConfig, Redis, RedisConfig, RedisEndpoint, Transport, WriteProbe,
 };
@@ -27,6 +28,7 @@ impl Connector for Untouched {
     fn connect<'a>(
         &'a self,
         _: &'a RedisEndpoint,
+        _: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use multidb::engine::backend::Wiring;
 use multidb::redis::{
     Connector, Redis, RedisConfig, RedisEndpoint, RedisHandle, Transport, from_redis,
 };
@@ -283,6 +284,7 @@ impl Connector for Broken {
     fn connect<'a>(
         &'a self,
         _: &'a RedisEndpoint,
+        _: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
         let text = format!("failed to lookup {USER}:{PASSWORD}: Name or service not known");
         Box::pin(ready(Err(io::Error::other(text))))

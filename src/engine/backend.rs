@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +74,8 @@ pub struct Wiring {
     pub lost: LostSignal,
     /// To be kept by the backend: bytes written to and read from the connection.
     pub meter: Arc<Meter>,
+    /// How long a caller waits for a reply on it: `calls.response_timeout`.
+    pub response_timeout: Duration,
 }
 
 /// What a connection is for.
@@ -249,11 +252,12 @@ pub enum Phase {
 impl Wiring {
     /// Wiring for a connection that nobody watches yet; also for tests of a backend by itself.
     #[must_use]
-    pub fn new(purpose: Purpose) -> Self {
+    pub fn new(purpose: Purpose, response_timeout: Duration) -> Self {
         Self {
             purpose,
             lost: LostSignal::default(),
             meter: Arc::default(),
+            response_timeout,
         }
     }
 }

@@ -194,7 +194,7 @@ impl<B: Backend> Builder<B> {
         self
     }
 
-    /// Seeds the jitter of schedules, so that a run can be repeated. Default: random.
+    /// Seeds the jitter of schedules and of pauses, so that a run can be repeated. Default: random.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -279,6 +279,7 @@ impl<B: Backend> Builder<B> {
                 .backoff
                 .unwrap_or_else(|| retry::default_backoff(&self.config.calls)),
             budget: Budget::new(&self.config.calls, now),
+            jitter: Mutex::new(fastrand::Rng::with_seed(!seed)),
             clock: clock.clone(),
             swept: swept.clone(),
             routing: watch::Sender::new(Arc::new(routing)),

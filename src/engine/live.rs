@@ -18,7 +18,7 @@ use super::database::{Database, DatabaseId};
 use super::error::Error;
 use super::event::Event;
 use super::machine::{MemberKey, Verb};
-use super::retry::{Backoff, Budget};
+use super::retry::{self, Backoff, Budget};
 use super::snapshot::{Snapshot, Status};
 use super::sweep::{Clock, Swept};
 use super::tally::Tally;
@@ -64,6 +64,9 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) config: Config,
     pub(crate) backoff: Backoff,
     pub(crate) budget: Budget,
+    /// Draws the pauses of calls that are tried again.
+    #[allow(clippy::disallowed_types)]
+    pub(crate) jitter: Mutex<fastrand::Rng>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) swept: Arc<Swept>,
     pub(crate) routing: watch::Sender<Arc<Routing<B>>>,
@@ -158,6 +161,12 @@ impl<B: Backend> Core<B> {
     pub(crate) fn response_timeout_us(&self) -> u64 {
         let calls = &self.config.calls;
         micros(calls.response_timeout.min(calls.deadline))
+    }
+
+    /// A pause between two attempts of a call, below `bound`.
+    pub(crate) fn pause(&self, bound: Duration) -> Duration {
+        let mut rng = self.jitter.lock().unwrap_or_else(PoisonError::into_inner);
+        retry::pause(bound, &mut rng)
     }
 
     pub(crate) fn current(&self) -> Arc<Routing<B>> {

@@ -15,6 +15,7 @@
 //!
 //! It is not `Clone`: a replay rebuilds it from the seed.
 
+mod evidence;
 mod members;
 mod outage;
 mod probing;
@@ -292,6 +293,7 @@ pub struct Machine {
     now: Instant,
     out: Out,
 
+    /// In the order in which they joined, which is that of their keys.
     members: Vec<Member>,
     domains: BTreeMap<Arc<str>, Domain>,
     flights: BTreeMap<ProbeId, Flight>,
@@ -413,7 +415,12 @@ impl Machine {
                 overdue,
             } => self.stalled(member, age, overdue),
             Input::Overrun => self.overrun(),
-            Input::Evidence(evidence) => self.evidence(&evidence),
+            Input::Evidence(evidence) => {
+                let eventful = self.evidence(&evidence);
+                if !eventful && self.deadline().is_none_or(|at| at > self.now) {
+                    return Vec::new();
+                }
+            }
             Input::Order { ticket, verb } => self.obey(ticket, verb),
             Input::Tick => {}
         }
@@ -665,11 +672,13 @@ impl Machine {
     // --- finding things ---
 
     fn member(&self, key: MemberKey) -> Option<&Member> {
-        self.members.iter().find(|m| m.key == key)
+        let index = self.members.binary_search_by_key(&key, |m| m.key).ok()?;
+        Some(&self.members[index])
     }
 
     fn member_mut(&mut self, key: MemberKey) -> Option<&mut Member> {
-        self.members.iter_mut().find(|m| m.key == key)
+        let index = self.members.binary_search_by_key(&key, |m| m.key).ok()?;
+        Some(&mut self.members[index])
     }
 
     fn by_id(&self, id: &DatabaseId) -> Option<&Member> {

@@ -62,8 +62,8 @@ pub(crate) fn default_backoff(config: &CallConfig) -> Backoff {
 }
 
 /// Full jitter: anywhere between nothing and the bound, so that callers do not come back in step.
-pub(crate) fn pause(bound: Duration) -> Duration {
-    bound.min(LONGEST).mul_f64(fastrand::f64())
+pub(crate) fn pause(bound: Duration, rng: &mut fastrand::Rng) -> Duration {
+    bound.min(LONGEST).mul_f64(rng.f64())
 }
 
 /// Keeps retries a fraction of the calls, so that they cannot become the load that keeps a database down.

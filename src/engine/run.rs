@@ -192,7 +192,17 @@ impl<B: Backend> Router<B> {
                 result => Some(attempt.ended(result)),
             }
         };
-        self.run_slowly(op, first).await
+        self.run_slowly(op, first, None).await
+    }
+
+    /// As [`Router::run`], for a call that has spent a part of its time already.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
+    pub(crate) async fn run_until<O: Operation<B>>(
+        &mut self,
+        op: &O,
+        deadline: Instant,
+    ) -> Result<O::Output, O::Error> {
+        self.run_slowly(op, None, Some(deadline)).await
     }
 
     /// Everything but the first clean attempt, boxed so that the command path's future stays small.
@@ -201,6 +211,7 @@ impl<B: Backend> Router<B> {
         &'a mut self,
         op: &'a O,
         first: Option<Ended<O::Output, B::Error>>,
+        deadline: Option<Instant>,
     ) -> BoxFuture<'a, Result<O::Output, O::Error>> {
         Box::pin(async move {
             let live = self.live.as_ref().map(|(live, _)| live.clone());
@@ -211,7 +222,9 @@ impl<B: Backend> Router<B> {
                 let now = live.conn.calls.clock.now();
                 Duration::from_micros(now.saturating_sub(ended.begun.unwrap_or(now)))
             });
-            let mut call = Call::new(&core, self.limits, spent);
+            let deadline = deadline
+                .unwrap_or_else(|| Instant::now() + self.limits.deadline.saturating_sub(spent));
+            let mut call = Call::new(&core, self.limits, deadline);
             let mut ended = first;
             loop {
                 if let Some((live, ended)) = ended.take()
@@ -381,11 +394,11 @@ struct Call<'a, B: Backend> {
 type Concluded<O, B> = Option<Result<<O as Operation<B>>::Output, RunError<<B as Backend>::Error>>>;
 
 impl<'a, B: Backend> Call<'a, B> {
-    fn new(core: &'a Arc<Core<B>>, limits: Limits, spent: Duration) -> Self {
+    fn new(core: &'a Arc<Core<B>>, limits: Limits, deadline: Instant) -> Self {
         Self {
             core,
             limits,
-            deadline: Instant::now() + limits.deadline.saturating_sub(spent),
+            deadline,
             attempts: 0,
             pauses: None,
             dead: None,
@@ -508,7 +521,7 @@ impl<'a, B: Backend> Call<'a, B> {
         let Some(bound) = self.next_pause() else {
             return false;
         };
-        let until = (Instant::now() + retry::pause(bound)).min(self.deadline);
+        let until = (Instant::now() + self.core.pause(bound)).min(self.deadline);
         let moved = routing.wait_for(|routing| moved(routing, live));
         let _ = tokio::time::timeout_at(until, moved).await;
         true

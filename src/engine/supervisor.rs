@@ -6,7 +6,7 @@ mod drain;
 mod probe;
 mod publish;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,9 @@ use super::error::Error;
 use super::event::Event;
 use super::health::Checks;
 use super::live::{Conn, Core, Live, Mail, VerbDraft};
-use super::machine::{Described, Effect, Input, Machine, MemberKey, Probe, Slot, Ticket, Verb};
+use super::machine::{
+    Described, Effect, Evidence, Input, Machine, MemberKey, Probe, Slot, Ticket, Verb,
+};
 use super::membership::Membership;
 use super::tally::Tally;
 
@@ -36,11 +38,11 @@ pub(crate) struct Supervisor<B: Backend> {
     checks: Checks<B>,
     mailbox: mpsc::UnboundedReceiver<Mail<B>>,
     membership: Option<Box<dyn Membership<B::Endpoint>>>,
-    members: HashMap<MemberKey, Place<B>>,
+    members: BTreeMap<MemberKey, Place<B>>,
     /// Connections of members that have left, until their last call has ended.
-    leaving: HashMap<u64, Arc<Conn<B>>>,
-    tallies: HashMap<Arc<str>, Arc<Tally>>,
-    answers: HashMap<Ticket, oneshot::Sender<Result<(), Error>>>,
+    leaving: BTreeMap<u64, Arc<Conn<B>>>,
+    tallies: BTreeMap<Arc<str>, Arc<Tally>>,
+    answers: BTreeMap<Ticket, oneshot::Sender<Result<(), Error>>>,
     starting: Vec<oneshot::Sender<Result<(), Error>>>,
     tasks: JoinSet<Done<B>>,
     next_key: u64,
@@ -48,6 +50,8 @@ pub(crate) struct Supervisor<B: Backend> {
     next_incarnation: u64,
     /// What is published, so that only a change is.
     live: Option<Arc<Live<B>>>,
+    /// Scratch space: callers are listened to often, and mostly have nothing to say.
+    seen: Vec<Evidence>,
     /// Last, so that it speaks when all the rest is gone: by a close, by a panic of the machine, or
     /// with a runtime that never ran this.
     _epitaph: Epitaph<B>,
@@ -119,16 +123,17 @@ impl<B: Backend> Supervisor<B> {
             checks,
             mailbox,
             membership,
-            members: HashMap::new(),
-            leaving: HashMap::new(),
-            tallies: HashMap::new(),
-            answers: HashMap::new(),
+            members: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            answers: BTreeMap::new(),
             starting: Vec::new(),
             tasks: JoinSet::new(),
             next_key: 0,
             next_ticket: 0,
             next_incarnation: 0,
             live: None,
+            seen: Vec::new(),
             _epitaph: epitaph,
         };
         for database in databases {
@@ -278,26 +283,20 @@ impl<B: Backend> Supervisor<B> {
         if self.core.swept.take_overrun() {
             self.feed(Input::Overrun);
         }
-        let mut succeeded: HashMap<Arc<str>, u64> = HashMap::new();
         for place in self.members.values_mut() {
-            if let Some(link) = &mut place.traffic {
+            if let Some(link) = &mut place.traffic
+                && let Some(tally) = self.tallies.get(&place.database.failure_domain)
+            {
                 let total = link.conn.calls.succeeded();
-                let since = total - std::mem::replace(&mut link.reported, total);
-                *succeeded
-                    .entry(place.database.failure_domain.clone())
-                    .or_default() += since;
+                tally.succeeded(total - std::mem::replace(&mut link.reported, total));
             }
         }
-        let evidence: Vec<_> = self
-            .tallies
-            .iter()
-            .filter_map(|(domain, tally)| {
-                tally.take(succeeded.get(domain).copied().unwrap_or_default())
-            })
-            .collect();
-        for evidence in evidence {
+        let mut seen = std::mem::take(&mut self.seen);
+        seen.extend(self.tallies.values().filter_map(|tally| tally.take()));
+        for evidence in seen.drain(..) {
             self.feed(Input::Evidence(evidence));
         }
+        self.seen = seen;
         if let Some((member, silence)) = self.core.swept.take_stalled() {
             self.feed(Input::Stalled {
                 member,
@@ -566,7 +565,7 @@ impl<B: Backend> Supervisor<B> {
                 link.conn.end(&self.core.backend);
             }
         }
-        for (_, conn) in self.leaving.drain() {
+        for conn in std::mem::take(&mut self.leaving).into_values() {
             conn.end(&self.core.backend);
         }
         self.tasks.abort_all();

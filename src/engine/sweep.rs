@@ -370,27 +370,28 @@ impl Drop for Registration {
 
 fn run_as_thread() {
     let mut round = Loop::new(PROCESS.clock.clone());
+    let mut clients = Vec::new();
     loop {
-        let clients: Vec<_> = {
-            let mut clients = PROCESS
+        {
+            let mut known = PROCESS
                 .clients
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            clients.list.retain(|known| known.strong_count() > 0);
-            if clients.list.is_empty() {
+            known.list.retain(|known| known.strong_count() > 0);
+            if known.list.is_empty() {
                 PROCESS.clock.asleep.store(true, Ordering::SeqCst);
-                clients.running = false;
+                known.running = false;
                 return;
             }
-            clients.list.iter().filter_map(Weak::upgrade).collect()
-        };
+            clients.extend(known.list.iter().filter_map(Weak::upgrade));
+        }
         // A waker that panics must not take everybody's deadlines with it.
         let tick = AssertUnwindSafe(|| round.tick(clients.iter()));
         let awake = std::panic::catch_unwind(tick).unwrap_or(true);
         // Once the sweep sleeps, who sets an earlier alarm unparks it.
         let now = Instant::now();
         let alarm = clients.iter().filter_map(|client| client.ring(now)).min();
-        drop(clients);
+        clients.clear();
         if awake {
             std::thread::park_timeout(TICK);
         } else {

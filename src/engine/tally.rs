@@ -25,6 +25,7 @@ pub(crate) struct Tally {
 
 #[derive(Default)]
 struct Pending {
+    succeeded: u64,
     failed: u64,
     at_once: Option<&'static str>,
     repeated: u32,
@@ -123,9 +124,17 @@ impl Tally {
         self.judged.send_replace(Judged { refusals, cornered });
     }
 
+    /// So many calls have succeeded. Their connection counts them; nobody need be told.
+    pub(crate) fn succeeded(&self, calls: u64) {
+        if calls > 0 {
+            self.lock().succeeded += calls;
+        }
+    }
+
     /// What happened since the last time, if anything did.
-    pub(crate) fn take(&self, succeeded: u64) -> Option<Evidence> {
+    pub(crate) fn take(&self) -> Option<Evidence> {
         let mut pending = self.lock();
+        let succeeded = std::mem::take(&mut pending.succeeded);
         if !std::mem::take(&mut pending.changed) && succeeded == 0 {
             return None;
         }

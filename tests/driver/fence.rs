@@ -51,7 +51,7 @@ async fn the_old_connections_are_killed_by_id_and_address_before_the_database_se
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_tell_who_we_are_is_used_without_a_fence() {
+async fn a_server_that_does_not_tell_who_we_are_is_used_without_a_fence_and_that_is_told() {
     let peer = Peer::new(|request| match request {
         [client, info] if client == "CLIENT" && info == "INFO" => {
             bytes("-ERR Unknown subcommand or wrong number of arguments for 'INFO'\r\n")
@@ -62,10 +62,14 @@ async fn a_server_that_does_not_tell_who_we_are_is_used_without_a_fence() {
     let network = Network::default();
     let line = network.peer("lone", &peer);
     let client = serving(builder(&network).url("redis://lone", 1.0)).await;
+    let mut events = client.events();
     let mut con = client.connection();
     line.cut();
     assert_eq!(ask::<i64>(&mut con, &["INCR", "k"]).await.unwrap(), 1);
     assert_eq!(peer.count(&["CLIENT", "KILL"]), 0);
+    let told = drain(&mut events).await;
+    let unfenced = |e: &&Event| matches!(e, Event::Unfenced { .. });
+    assert_eq!(told.iter().filter(unfenced).count(), 1, "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -144,3 +144,34 @@ async fn a_connect_that_is_accepted_and_never_greeted_is_given_up_in_time() {
     assert_eq!(ask::<i64>(&mut con, &["INCR", "k"]).await.unwrap(), 1);
     assert_eq!(active(&rig.client), "west:6379");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_watched_session_does_so_within_the_deadline() {
+    let rig = rig_with(|builder| builder.deadline(secs(1))).await;
+    let mut con = rig.client.connection();
+    ask::<()>(&mut con, &["WATCH", "k"]).await.unwrap();
+    rig.east.latency(ms(300));
+    let start = Instant::now();
+    let calls = (0..20).map(|_| {
+        let mut con = con.clone();
+        async move {
+            let result = ask::<Option<i64>>(&mut con, &["GET", "k"]).await;
+            (result, start.elapsed())
+        }
+    });
+    let ended = futures_util::future::join_all(calls).await;
+    let answered = ended.iter().filter(|(result, _)| result.is_ok()).count();
+    assert_eq!(answered, 3, "one after the other, 300 ms each");
+    for (result, took) in ended {
+        assert!(took <= ms(1010), "{took:?}");
+        if let Err(error) = result {
+            // Who had begun does not know; a read is worth nothing to anybody by then.
+            let kind = ours(&error).kind().clone();
+            let known = [
+                ErrorKind::Unavailable,
+                ErrorKind::OutcomeUnknown(Doubt::TimedOut),
+            ];
+            assert!(known.contains(&kind), "{kind:?}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use multidb::engine::backend::Wiring;
 use multidb::redis::{Connector, RedisEndpoint, Transport};
 use multidb::testing::server::{self, Server};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
@@ -67,6 +68,7 @@ impl Connector for Network {
     fn connect<'a>(
         &'a self,
         endpoint: &'a RedisEndpoint,
+        _: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
         let line = self.0.lock().unwrap().get(endpoint.host()).cloned();
         std::future::ready(

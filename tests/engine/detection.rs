@@ -208,6 +208,37 @@ async fn a_silent_connection_to_a_healthy_database_is_replaced() {
     );
 }
 
+/// Whenever the silence begins, and however far the asking about it has got by then.
+#[tokio::test(start_paused = true)]
+async fn nobody_begins_a_second_call_on_a_connection_whose_silence_is_overdue() {
+    for phase in 0..40 {
+        let (client, east, _west) = pair().await;
+        // Answers that take a moment leave a suspicion pending for as long.
+        east.latency(ms(2));
+        tokio::time::sleep(ms(phase)).await;
+        east.mute(Purpose::Traffic);
+        let callers: Vec<_> = (0..8)
+            .map(|caller| {
+                let mut router = client.router();
+                tokio::spawn(async move {
+                    tokio::time::sleep(ms(caller * 9)).await;
+                    let mut unknown = 0;
+                    for call in 0..40 {
+                        let work = Work::new(format!("{caller}:{call}"));
+                        unknown += u32::from(router.run(&work).await.is_err());
+                    }
+                    unknown
+                })
+            })
+            .collect();
+        for caller in callers {
+            assert_eq!(caller.await.unwrap(), 1, "phase {phase}");
+        }
+        assert_eq!(active(&client), "east", "phase {phase}");
+        client.close().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_connection_is_found_without_any_traffic() {
     let (client, east, _west) = pair().await;

@@ -13,7 +13,7 @@ use super::error::{BLOCKING_SCAN, to_redis};
 use super::handle::Redis;
 use super::lane;
 use super::operation::{Batch, Pinned, Single};
-use super::watch::Watch;
+use super::watch::{Time, Watch};
 use crate::engine::client::MultiDbClient;
 use crate::engine::database::DatabaseId;
 use crate::engine::error::{Error, ErrorKind};
@@ -122,10 +122,9 @@ impl MultiDbConnection {
     fn send_special<'a>(&'a mut self, cmd: &'a Cmd, route: Route) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let limits = self.router.limits();
+            let time = Time::of(limits);
             let core = self.client().core().clone();
-            if let Some(watch) = &self.watch
-                && watch.is_over().await
-            {
+            if self.watch.as_ref().is_some_and(Watch::is_over) {
                 self.watch = None;
             }
             match route {
@@ -133,18 +132,19 @@ impl MultiDbConnection {
                 Route::Blocking(_) => lane::block(&core, cmd, self.idempotent, limits).await,
                 Route::Watch => {
                     if let Some(watch) = &self.watch
-                        && let Some(result) = watch.extend(&core, cmd, limits).await
+                        && let Some(result) = watch.extend(&core, cmd, time).await
                     {
                         return result;
                     }
-                    let (result, watch) = Watch::begin(&core, cmd, limits).await;
+                    let (result, watch) = Watch::begin(&core, cmd, time).await;
                     self.watch = watch;
                     result
                 }
                 Route::Unwatch => {
                     // Nothing is ever watched on the shared connection.
-                    if let Some(watch) = self.watch.take() {
-                        watch.end(&core, limits).await;
+                    if let Some(watch) = &self.watch {
+                        watch.end(&core, time).await?;
+                        self.watch = None;
                     }
                     Ok(Value::Okay)
                 }
@@ -155,11 +155,11 @@ impl MultiDbConnection {
                         idempotent: self.idempotent,
                     };
                     if let Some(watch) = &self.watch
-                        && let Some(result) = watch.run(&core, &op, limits).await
+                        && let Some(result) = watch.run(&core, &op, time).await
                     {
                         return result;
                     }
-                    self.router.run(&op).await
+                    self.router.run_until(&op, time.deadline).await
                 }
             }
         })
@@ -251,6 +251,7 @@ impl MultiDbConnection {
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
             let limits = self.router.limits();
+            let time = Time::of(limits);
             let core = self.client().core().clone();
             if let PipelineRoute::Unsupported(command) = route {
                 return Err(unsupported(command));
@@ -258,8 +259,8 @@ impl MultiDbConnection {
             if let Some(watch) = &self.watch {
                 let atomic = op.pipeline.is_transaction();
                 let result = match atomic {
-                    true => watch.commit(&core, &op, limits).await,
-                    false => watch.run(&core, &op, limits).await,
+                    true => watch.commit(&core, &op, time).await,
+                    false => watch.run(&core, &op, time).await,
                 };
                 if let Some(result) = result {
                     if atomic {
@@ -267,13 +268,13 @@ impl MultiDbConnection {
                     }
                     return result;
                 }
-                if watch.is_over().await {
+                if watch.is_over() {
                     self.watch = None;
                 }
             }
             match route {
                 PipelineRoute::Unsupported(command) => Err(unsupported(command)),
-                PipelineRoute::Plain => self.router.run(&op).await,
+                PipelineRoute::Plain => self.router.run_until(&op, time.deadline).await,
                 PipelineRoute::Blocking => lane::block_batch(&core, &op, limits).await,
                 PipelineRoute::Scan {
                     cursor,

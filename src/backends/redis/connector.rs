@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::endpoint::RedisEndpoint;
-use crate::engine::backend::Meter;
+use crate::engine::backend::{Meter, Wiring};
 
 /// Opens transports to endpoints. The same driver code then runs over TCP, in memory or in a simulation.
 pub trait Connector: Send + Sync + 'static {
@@ -24,6 +24,7 @@ pub trait Connector: Send + Sync + 'static {
     fn connect<'a>(
         &'a self,
         endpoint: &'a RedisEndpoint,
+        wiring: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>>;
 }
 
@@ -37,47 +38,52 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for T {}
 /// No delay; keepalive after 15 s, every 5 s, three times; linger 0, so that an abandoned connection
 /// is reset and its unsent bytes are dropped by the kernel; on Linux a user timeout, so that sent but
 /// unacknowledged bytes end it. The name is resolved anew on every connect and every address tried.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TcpConnector {
-    user_timeout: Duration,
+    user_timeout: Option<Duration>,
 }
 
 impl TcpConnector {
-    /// How long sent bytes may stay unacknowledged (Linux `TCP_USER_TIMEOUT`). Default 1 s, the least
-    /// that leaves room for retransmissions; has no effect elsewhere.
+    /// How long sent bytes may stay unacknowledged (Linux `TCP_USER_TIMEOUT`), 1 s at least, which
+    /// leaves room for retransmissions. Default `calls.response_timeout`; has no effect elsewhere.
     #[must_use]
     pub fn user_timeout(mut self, timeout: Duration) -> Self {
-        self.user_timeout = timeout.max(Duration::from_secs(1));
+        self.user_timeout = Some(timeout);
         self
+    }
+
+    fn prepare(&self, socket: &SockRef<'_>, wiring: &Wiring) -> io::Result<()> {
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(15))
+            .with_interval(Duration::from_secs(5));
+        #[cfg(unix)]
+        let keepalive = keepalive.with_retries(3);
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_linger(Some(Duration::ZERO))?;
+        // What nobody waits for any more need not be delivered any more.
+        let timeout = self.user_timeout.unwrap_or(wiring.response_timeout);
+        let timeout = timeout.clamp(Duration::from_secs(1), LONGEST_USER_TIMEOUT);
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        socket.set_tcp_user_timeout(Some(timeout))?;
+        #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
+        let _ = timeout;
+        Ok(())
     }
 }
 
-impl Default for TcpConnector {
-    fn default() -> Self {
-        Self {
-            user_timeout: Duration::from_secs(1),
-        }
-    }
-}
+/// The kernel counts milliseconds in 32 bits, and takes what overflows them for less.
+const LONGEST_USER_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 impl Connector for TcpConnector {
     fn connect<'a>(
         &'a self,
         endpoint: &'a RedisEndpoint,
+        wiring: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
         Box::pin(async move {
             let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
-            let socket = SockRef::from(&stream);
-            let keepalive = TcpKeepalive::new()
-                .with_time(Duration::from_secs(15))
-                .with_interval(Duration::from_secs(5));
-            #[cfg(unix)]
-            let keepalive = keepalive.with_retries(3);
-            socket.set_tcp_nodelay(true)?;
-            socket.set_tcp_keepalive(&keepalive)?;
-            socket.set_linger(Some(Duration::ZERO))?;
-            #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-            socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+            self.prepare(&SockRef::from(&stream), wiring)?;
             Ok(Box::new(stream) as Box<dyn Transport>)
         })
     }
@@ -139,5 +145,35 @@ impl AsyncWrite for Metered {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::engine::backend::Purpose;
+    use tokio::net::TcpListener;
+
+    async fn user_timeout(connector: TcpConnector, response_timeout: Duration) -> Duration {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let stream = stream.unwrap();
+        let socket = SockRef::from(&stream);
+        let wiring = Wiring::new(Purpose::Traffic, response_timeout);
+        connector.prepare(&socket, &wiring).unwrap();
+        assert_eq!(socket.linger().unwrap(), Some(Duration::ZERO));
+        socket.tcp_user_timeout().unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn sent_bytes_stay_unacknowledged_as_long_as_a_reply_is_waited_for_but_a_second_at_least()
+    {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        let of_replies = |timeout| user_timeout(TcpConnector::default(), timeout);
+        assert_eq!(of_replies(ms(500)).await, s(1));
+        assert_eq!(of_replies(ms(2500)).await, ms(2500));
+        assert_eq!(of_replies(Duration::MAX).await, s(86_400));
+        let own = TcpConnector::default().user_timeout(s(7));
+        assert_eq!(user_timeout(own, ms(500)).await, s(7));
     }
 }

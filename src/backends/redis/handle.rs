@@ -74,6 +74,8 @@ pub struct WriteProbe;
 /// the throughput. A batch without end would leave client and server waiting for each other.
 const BATCH: usize = 128;
 
+const NAMELESS: &str = "the server does not name its connections";
+
 /// At most so many private connections are kept for the next one who needs one.
 const SPARE_LANES: usize = 8;
 
@@ -112,7 +114,7 @@ impl Redis {
     }
 
     async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> RedisResult<RedisHandle> {
-        let transport = self.connector.connect(endpoint).await?;
+        let transport = self.connector.connect(endpoint, &wiring).await?;
         let cap = Arc::new(AtomicU64::new(HANDSHAKE_CAP));
         let stream = Metered::new(transport, wiring.meter.clone(), cap.clone());
         // Deadlines are the engine's: its sweep costs less than a timer per command.
@@ -176,33 +178,37 @@ impl Backend for Redis {
         handle.link.driver.abort();
     }
 
+    /// A connection that the server would not name has a mark, too: that it cannot be fenced is told.
     fn mark(&self, handle: &RedisHandle) -> Option<Mark> {
-        let mark = handle.link.mark.clone()?;
-        Some(Arc::new(mark))
+        Some(Arc::new(handle.link.mark.clone()))
     }
 
     async fn fence(&self, handle: &RedisHandle, marks: Vec<Mark>) -> Result<(), Fault> {
-        let marks = || marks.iter().filter_map(|m| m.downcast_ref::<ClientMark>());
-        let mut kills = ::redis::pipe();
-        for mark in marks() {
+        let marks = marks
+            .iter()
+            .filter_map(|mark| mark.downcast_ref::<Option<ClientMark>>());
+        let (mut kills, mut nameless) = (::redis::pipe(), false);
+        for mark in marks {
+            let Some(mark) = mark else {
+                nameless = true;
+                continue;
+            };
             // With filters the answer is how many were ended; none is as good as one.
             kills.cmd("CLIENT").arg("KILL").arg("ID").arg(mark.id);
             kills.arg("ADDR").arg(&mark.addr);
         }
-        let count = marks().count();
-        if count == 0 {
-            return Ok(());
+        if !kills.is_empty() {
+            let mut con = handle.con.clone();
+            let result = con.send_packed_commands(&kills, 0, kills.len()).await;
+            handle.link.meter.replied();
+            let replies = result.map_err(|error| fault(&error))?;
+            if let Some(code) = replies.iter().find_map(refusal_of) {
+                return Err(Fault::new(FaultKind::Other, code));
+            }
         }
-        let result = handle
-            .con
-            .clone()
-            .send_packed_commands(&kills, 0, count)
-            .await;
-        handle.link.meter.replied();
-        let replies = result.map_err(|error| fault(&error))?;
-        match replies.iter().find_map(refusal_of) {
-            Some(code) => Err(Fault::new(FaultKind::Other, code)),
-            None => Ok(()),
+        match nameless {
+            true => Err(Fault::new(FaultKind::Other, NAMELESS)),
+            false => Ok(()),
         }
     }
 

@@ -67,8 +67,9 @@ impl Lane {
                 lane.live = live;
                 return Ok(lane);
             }
-            let wiring = Wiring::new(Purpose::Lane);
-            let limit = deadline.min(Instant::now() + core.config.calls.connect_timeout);
+            let calls = &core.config.calls;
+            let wiring = Wiring::new(Purpose::Lane, calls.response_timeout);
+            let limit = deadline.min(Instant::now() + calls.connect_timeout);
             let connecting = connect(&core.backend, &live.conn.database, &wiring, limit);
             let connected = tokio::select! {
                 connected = connecting => connected,
@@ -362,9 +363,8 @@ async fn release(core: &Core<Redis>, conn: &Conn<Redis>, mark: &ClientMark) {
         let beside = match conn.lost.is_lost() {
             false => Ok(conn.handle.clone()),
             true => {
-                core.backend
-                    .connect(&conn.database, Wiring::new(Purpose::Probe))
-                    .await
+                let wiring = Wiring::new(Purpose::Probe, core.config.calls.response_timeout);
+                core.backend.connect(&conn.database, wiring).await
             }
         };
         if let Ok(beside) = beside

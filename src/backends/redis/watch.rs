@@ -7,23 +7,35 @@
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use ::redis::{Cmd, RedisResult, Value, cmd};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::error::to_redis;
 use super::handle::Redis;
 use super::lane::{Lane, LaneEnd};
 use super::operation::{Batch, Single};
+use crate::engine::error::{Error, ErrorKind};
 use crate::engine::live::Core;
 use crate::engine::retry::Next;
 use crate::engine::run::{Limits, Operation};
 
 /// A watched session, shared by the clones of a connection made while it lasts.
 ///
-/// The lock is held across a call on purpose: a session is one conversation.
+/// The lock is held across a call on purpose: a session is one conversation. Whoever waits for it does
+/// so within the time of its own call.
 #[derive(Clone)]
 pub(super) struct Watch(Arc<Mutex<State>>);
+
+/// How long a call in a session may take.
+#[derive(Clone, Copy)]
+pub(super) struct Time {
+    pub(super) response_timeout: Duration,
+    /// When the whole call ends, waiting for the session included.
+    pub(super) deadline: Instant,
+}
 
 enum State {
     Open(Lane),
@@ -38,19 +50,18 @@ impl Watch {
     pub(super) async fn begin(
         core: &Arc<Core<Redis>>,
         watch: &Cmd,
-        limits: Limits,
+        time: Time,
     ) -> (RedisResult<Value>, Option<Self>) {
-        let deadline = Instant::now() + limits.deadline;
         loop {
-            let mut lane = match Lane::open(core, deadline).await {
+            let mut lane = match Lane::open(core, time.deadline).await {
                 Ok(lane) => lane,
                 Err(error) => return (Err(to_redis(error)), None),
             };
             let op = harmless(watch);
-            let end = lane.run(core, &op, Some(limits.response_timeout)).await;
+            let end = lane.run(core, &op, Some(time.attempt())).await;
             let concluded = lane.conclude(&op, end);
             let again = concluded.next == Next::Again && !core.stop.is_cancelled();
-            if again && Instant::now() < deadline {
+            if again && Instant::now() < time.deadline {
                 continue;
             }
             let watching = matches!(concluded.result, Ok(Value::Okay));
@@ -59,8 +70,17 @@ impl Watch {
         }
     }
 
-    pub(super) async fn is_over(&self) -> bool {
-        matches!(*self.0.lock().await, State::Over)
+    /// Whether it has ended. One that is in use has not.
+    pub(super) fn is_over(&self) -> bool {
+        self.0
+            .try_lock()
+            .is_ok_and(|state| matches!(*state, State::Over))
+    }
+
+    /// The session, when its other users are through; what waits here has not been sent.
+    async fn lock(&self, time: Time) -> RedisResult<MutexGuard<'_, State>> {
+        let locked = tokio::time::timeout_at(time.deadline, self.0.lock()).await;
+        locked.map_err(|_| to_redis(Error::new(ErrorKind::Unavailable)))
     }
 
     /// A command or a plain pipeline of the session. `None`: the session cannot carry it any more, and
@@ -69,9 +89,12 @@ impl Watch {
         &self,
         core: &Core<Redis>,
         op: &O,
-        limits: Limits,
+        time: Time,
     ) -> Option<RedisResult<O::Output>> {
-        let mut state = self.0.lock().await;
+        let mut state = match self.lock(time).await {
+            Ok(state) => state,
+            Err(error) => return Some(Err(error)),
+        };
         let State::Open(lane) = &mut *state else {
             return None;
         };
@@ -79,7 +102,7 @@ impl Watch {
             *state = State::Broken;
             return None;
         }
-        let end = lane.run(core, op, Some(limits.response_timeout)).await;
+        let end = lane.run(core, op, Some(time.attempt())).await;
         let answered = matches!(end, LaneEnd::Answered(_));
         let concluded = lane.conclude(op, end);
         if !answered {
@@ -94,17 +117,19 @@ impl Watch {
         &self,
         core: &Core<Redis>,
         op: &Batch<'_>,
-        limits: Limits,
+        time: Time,
     ) -> Option<RedisResult<Vec<Value>>> {
-        let mut state = self.0.lock().await;
+        let mut state = match self.lock(time).await {
+            Ok(state) => state,
+            Err(error) => return Some(Err(error)),
+        };
         match std::mem::replace(&mut *state, State::Over) {
             State::Open(mut lane) if lane.is_current(core) => {
-                let deadline = Instant::now() + limits.deadline;
-                let end = lane.run(core, op, Some(limits.response_timeout)).await;
+                let end = lane.run(core, op, Some(time.attempt())).await;
                 let unsent = matches!(end, LaneEnd::Lost { sent: false, .. });
                 let concluded = lane.conclude(op, end);
                 let refused = concluded.next == Next::AfterVerdict
-                    && lane.is_worth_repeating(core, &concluded, deadline).await;
+                    && (lane.is_worth_repeating(core, &concluded, time.deadline)).await;
                 // Only an EXEC that was answered has certainly ended the watch.
                 if concluded.result.is_ok() {
                     lane.give_back(core);
@@ -121,18 +146,19 @@ impl Watch {
     }
 
     /// UNWATCH. What was watched is forgotten whatever happens: the connection is given up otherwise.
-    pub(super) async fn end(&self, core: &Core<Redis>, limits: Limits) {
-        let mut state = self.0.lock().await;
+    pub(super) async fn end(&self, core: &Core<Redis>, time: Time) -> RedisResult<()> {
+        let mut state = self.lock(time).await?;
         if let State::Open(mut lane) = std::mem::replace(&mut *state, State::Over)
             && lane.is_current(core)
         {
             let unwatch = cmd("UNWATCH");
             let op = harmless(&unwatch);
-            let end = lane.run(core, &op, Some(limits.response_timeout)).await;
+            let end = lane.run(core, &op, Some(time.attempt())).await;
             if lane.conclude(&op, end).result.is_ok() {
                 lane.give_back(core);
             }
         }
+        Ok(())
     }
 
     /// WATCH of further keys in the same session. `None`: the session has ended.
@@ -140,14 +166,31 @@ impl Watch {
         &self,
         core: &Core<Redis>,
         watch: &Cmd,
-        limits: Limits,
+        time: Time,
     ) -> Option<RedisResult<Value>> {
-        if matches!(*self.0.lock().await, State::Over) {
-            return None;
+        match self.lock(time).await {
+            Ok(state) if matches!(*state, State::Over) => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(error)),
         }
         // A broken session stays broken: keys watched before it broke are not watched any more.
-        let extended = self.run(core, &harmless(watch), limits).await;
+        let extended = self.run(core, &harmless(watch), time).await;
         Some(extended.unwrap_or(Ok(Value::Okay)))
+    }
+}
+
+impl Time {
+    /// For a call that begins now.
+    pub(super) fn of(limits: Limits) -> Self {
+        Self {
+            response_timeout: limits.response_timeout,
+            deadline: Instant::now() + limits.deadline,
+        }
+    }
+
+    fn attempt(self) -> Duration {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        self.response_timeout.min(left)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::engine::circuit::Circuit;
 use crate::engine::config::CircuitConfig;
 use crate::engine::database::{DatabaseId, Role, Weight};
 use crate::engine::detector::{FailureDetector, SlidingWindow};
+use crate::engine::event::Reason;
 
 pub(super) struct Member {
     pub(super) key: MemberKey,
@@ -37,6 +38,8 @@ pub(super) struct Member {
     pub(super) failures: u32,
     /// When the next suspicion may ask for an attempt.
     pub(super) next_suspicion: Instant,
+    /// One that came sooner than that.
+    pub(super) postponed: Option<Suspicion>,
     pub(super) reconnect: Reconnect,
     /// When its traffic connection was last found stuck and replaced.
     pub(super) replaced: Vec<Instant>,
@@ -45,6 +48,15 @@ pub(super) struct Member {
     pub(super) joining: Option<Ticket>,
     /// To be removed as soon as it is no longer active.
     pub(super) removing: Option<Vec<Ticket>>,
+}
+
+/// Failing calls want an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion {
+    /// What a bad verdict will be called.
+    pub(super) reason: Reason,
+    /// Over a connection of its own.
+    pub(super) fresh: bool,
 }
 
 /// A connection that ends as soon as it is made must not be remade in a tight loop.
@@ -99,6 +111,7 @@ impl Member {
             next_round: now,
             failures: 0,
             next_suspicion: now,
+            postponed: None,
             replaced: Vec::new(),
             reconnect: Reconnect {
                 at: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::members::Member;
+use super::members::{Member, Suspicion};
 use super::{Effect, Evidence, Machine, MemberKey, Probe, ProbeId, Slot, guarded, jittered};
 use crate::engine::backend::{Depth, Fault, FaultKind, Verdict};
 use crate::engine::circuit::CircuitState;
@@ -33,11 +33,6 @@ pub(super) enum Kind {
     Idle,
 }
 
-/// Three replies that say "not now" within this time are a verdict.
-const REFUSAL_WINDOW: Duration = Duration::from_secs(1);
-const REFUSALS: usize = 3;
-/// Failing calls ask for an attempt at most this often.
-const SUSPICION_PAUSE: Duration = Duration::from_millis(100);
 /// Losses closer together than this slow the reconnecting down, from 10 ms to 1 s.
 const LOSS_WINDOW: Duration = Duration::from_secs(1);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(10);
@@ -84,7 +79,7 @@ impl Machine {
         }
     }
 
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         key: MemberKey,
         slot: Slot,
@@ -128,9 +123,9 @@ impl Machine {
 
     /// Probes that are due: recovery attempts, reconnects, rounds.
     pub(super) fn schedule_probes(&mut self) {
-        let keys: Vec<_> = self.members.iter().map(|m| m.key).collect();
-        for key in keys {
-            self.schedule_member(key);
+        // Nobody joins or leaves meanwhile.
+        for index in 0..self.members.len() {
+            self.schedule_member(self.members[index].key);
         }
     }
 
@@ -152,6 +147,13 @@ impl Machine {
 
         if state == CircuitState::HalfOpen && !self.in_flight(key, |f| f.episode == episode) {
             self.attempt(key, self.health_slot(key), Reason::HealthCheck);
+        }
+        if let Some(member) = self.member_mut(key)
+            && member.next_suspicion <= now
+            && let Some(Suspicion { reason, fresh }) = member.postponed.take()
+            && self.active == Some(key)
+        {
+            self.wake_probe(key, reason, fresh);
         }
         if reconnect_due || bereft {
             if let Some(member) = self.member_mut(key) {
@@ -194,7 +196,10 @@ impl Machine {
     pub(super) fn probing_deadline(&self) -> Option<Instant> {
         self.members
             .iter()
-            .flat_map(|m| [Some(m.next_round), m.reconnect.at])
+            .flat_map(|m| {
+                let suspicion = m.postponed.map(|_| m.next_suspicion);
+                [Some(m.next_round), m.reconnect.at, suspicion]
+            })
             .flatten()
             .min()
     }
@@ -434,6 +439,7 @@ impl Machine {
                 member.proven = None;
                 member.lost = false;
                 member.reconnect.at = None;
+                member.postponed = None;
             }
             self.lose_order(key);
         }
@@ -623,88 +629,5 @@ impl Machine {
         self.in_flight(key, |f| {
             f.kind == Kind::Idle && now.duration_since(f.started) >= time
         })
-    }
-
-    // --- the callers' traffic ---
-
-    pub(super) fn evidence(&mut self, evidence: &Evidence) {
-        let now = self.now;
-        let Some(domain) = self.domains.get_mut(&evidence.domain) else {
-            return;
-        };
-        if evidence.refusals > 0 {
-            domain.unjudged = Some(evidence.refusals);
-        }
-        if domain.circuit.episode() != evidence.episode || !domain.circuit.is_closed() {
-            return;
-        }
-        if evidence.wrote {
-            domain.refusals.clear();
-        }
-        for _ in 0..evidence.repeated.min(REFUSALS as u32) {
-            domain.refusals.push_back(now);
-        }
-        while domain
-            .refusals
-            .front()
-            .is_some_and(|&at| now.duration_since(at) > REFUSAL_WINDOW)
-        {
-            domain.refusals.pop_front();
-        }
-        let persistent = domain.refusals.len() >= REFUSALS;
-        domain.refusals.truncate(REFUSALS);
-        let bad = guarded(|| domain.detector.observe(now, evidence.seen));
-        let name = evidence.domain.clone();
-        if bad.is_none() {
-            self.replace_detector(&name);
-        }
-        if let Some(code) = evidence.at_once {
-            self.bad(&name, Reason::ServerState, code);
-        } else if persistent {
-            let code = evidence.repeated_code.unwrap_or("refused");
-            self.bad(&name, Reason::ServerState, code);
-        } else if bad == Some(true) {
-            self.bad(&name, Reason::FailureDetector, "too many calls failed");
-        }
-        if evidence.seen.failed > 0 || evidence.silent || evidence.denied {
-            self.suspicion(&name, evidence.denied);
-        }
-    }
-
-    fn bad(&mut self, domain: &Arc<str>, reason: Reason, cause: &str) {
-        if self.active_domain().as_ref() == Some(domain) {
-            self.verdict(reason, cause);
-        } else {
-            self.trip(domain, false, reason, cause);
-        }
-    }
-
-    /// Failing calls wake a probe; they need not wait for a round.
-    fn suspicion(&mut self, domain: &Arc<str>, denied: bool) {
-        let active = self.active.and_then(|key| self.member(key));
-        let Some(member) = active.filter(|m| m.domain == *domain) else {
-            return;
-        };
-        let reason = if member.traffic || denied {
-            Reason::HealthCheck
-        } else {
-            Reason::ConnectionLost
-        };
-        // An old connection keeps its rights after a password has changed; a new one tells.
-        self.wake_probe(member.key, reason, denied);
-    }
-
-    fn wake_probe(&mut self, key: MemberKey, reason: Reason, fresh: bool) {
-        let now = self.now;
-        let Some(member) = self.member_mut(key) else {
-            return;
-        };
-        if member.next_suspicion > now {
-            return;
-        }
-        member.next_suspicion = now + SUSPICION_PAUSE;
-        if fresh || !self.in_flight(key, |f| f.slot == Slot::Probe && f.kind == Kind::Attempt) {
-            self.ask(key, Slot::Probe, Kind::Attempt, reason, fresh);
-        }
     }
 }

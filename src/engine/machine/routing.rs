@@ -119,14 +119,14 @@ impl Machine {
             .filter(|m| Some(m.key) != self.active && self.is_selectable(m))
     }
 
+    /// The one to serve from among these members, given in the order in which they joined.
     pub(super) fn choose(&mut self, among: &[MemberKey]) -> Option<MemberKey> {
         if among.is_empty() {
             return None;
         }
-        let candidates: Vec<_> = self
-            .members
+        let candidates: Vec<_> = among
             .iter()
-            .filter(|m| among.contains(&m.key))
+            .filter_map(|&key| self.member(key))
             .map(|m| Candidate {
                 id: &m.id,
                 weight: m.weight,
@@ -134,21 +134,15 @@ impl Machine {
                 active: self.active == Some(m.key),
             })
             .collect();
-        let keys: Vec<_> = self
-            .members
-            .iter()
-            .map(|m| m.key)
-            .filter(|key| among.contains(key))
-            .collect();
         let (index, panicked) = match guarded(|| self.strategy.choose(&candidates)) {
             Some(None) => return None,
-            Some(Some(index)) if index < keys.len() => (index, false),
+            Some(Some(index)) if index < candidates.len() => (index, false),
             Some(Some(_)) | None => (HighestWeight.choose(&candidates)?, true),
         };
         if panicked {
             self.complain("failover strategy");
         }
-        Some(keys[index])
+        Some(among[index])
     }
 
     // --- time ---
@@ -175,33 +169,29 @@ impl Machine {
     }
 
     pub(super) fn routing_deadline(&self) -> Option<Instant> {
-        let mut times = vec![self.next_fallback];
-        if let Some(Order {
-            kind: OrderKind::Forced { until: Some(until) },
-            ..
-        }) = &self.order
-        {
-            times.push(*until);
-        }
-        match self.trouble.as_ref().map(|t| &t.sign) {
-            Some(Sign::Stall { confirm_at, .. }) => times.push(*confirm_at),
-            Some(Sign::Verdict { last, .. }) => times.push(*last + VERDICT_MEMORY),
-            Some(Sign::Suspicion | Sign::Down) | None => {}
-        }
-        if let Some(first) = self.first_proof {
-            times.push(first + self.config.sensitivity.confirm());
-        }
-        if let Some(outage) = &self.outage {
-            times.push(self.next_say(outage));
-            times.extend(
-                self.members
-                    .iter()
-                    .filter(|m| self.is_last_resort(m.key))
-                    .map(|m| m.last_resort.next),
-            );
-        }
-        // A time that has passed and was not acted upon would make the supervisor spin.
-        times.into_iter().filter(|&at| at > self.now).min()
+        let forced = match self.order.as_ref().map(|order| order.kind) {
+            Some(OrderKind::Forced { until }) => until,
+            Some(OrderKind::Directive | OrderKind::Pin) | None => None,
+        };
+        let sign = match self.trouble.as_ref().map(|trouble| &trouble.sign) {
+            Some(Sign::Stall { confirm_at, .. }) => Some(*confirm_at),
+            Some(Sign::Verdict { last, .. }) => Some(*last + VERDICT_MEMORY),
+            Some(Sign::Suspicion | Sign::Down) | None => None,
+        };
+        let confirm = self.config.sensitivity.confirm();
+        let proof = self.first_proof.map(|first| first + confirm);
+        let say = self.outage.as_ref().map(|outage| self.next_say(outage));
+        let resorts = self.outage.iter().flat_map(|_| {
+            let last = self.members.iter().filter(|m| self.is_last_resort(m.key));
+            last.map(|m| m.last_resort.next)
+        });
+        [Some(self.next_fallback), forced, sign, proof, say]
+            .into_iter()
+            .flatten()
+            .chain(resorts)
+            // A time that has passed and was not acted upon would make the supervisor spin.
+            .filter(|&at| at > self.now)
+            .min()
     }
 
     // --- deciding ---

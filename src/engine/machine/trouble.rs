@@ -36,6 +36,8 @@ pub(super) enum Sign {
 
 /// What the sweep and the supervisor may be late before their silence stops being evidence.
 const OVERRUN: Duration = Duration::from_millis(5);
+/// Silence is timed from the sweep that saw its last byte, up to a tick after the call began.
+const COARSE: Duration = Duration::from_millis(5);
 /// Time for answers that wait in the socket to be read before silence is believed.
 const LAST_LOOK: Duration = Duration::from_millis(1);
 
@@ -99,22 +101,32 @@ impl Machine {
         if self.serving() != Some(key) || age < self.stall_age() {
             return;
         }
-        match self.trouble {
+        let asked = match self.trouble {
             None
             | Some(Trouble {
                 sign: Sign::Suspicion,
                 ..
-            }) => {}
+            }) => false,
+            Some(Trouble {
+                sign: Sign::Stall { .. },
+                ..
+            }) => true,
             Some(_) => return,
-        }
+        };
         // The suspect answered when it was asked about this silence, and a ping over the callers' own
-        // connection has not: it is the connection.
-        let silent_since = self.now.checked_sub(age).unwrap_or(self.now);
-        let well = self.member(key).is_some_and(|m| m.well_since(silent_since));
-        let long = overdue && age >= self.config.calls.response_timeout;
+        // connection has not: it is the connection. While it is being asked once more, what it said a
+        // moment ago stands: to wait would let callers begin further calls on that connection.
+        let patience = if asked { self.confirm().min(age) } else { age };
+        let since = self.now.checked_sub(patience).unwrap_or(self.now);
+        let well = self.member(key).is_some_and(|m| m.well_since(since));
+        // Not for the sake of one handle that has less patience than the others.
+        let long = overdue && age + COARSE >= self.config.calls.response_timeout;
         if well && long && self.is_idle_silent(key, self.confirm()) {
             let cause = format!("no answer on it for {} ms", age.as_millis());
             self.replace(key, &cause);
+            return;
+        }
+        if asked {
             return;
         }
         let suspect = self.attempt(key, Slot::Probe, Reason::Stalled);

@@ -107,9 +107,10 @@ impl<B: Backend> ProbeTask<B> {
             Slot::Traffic => Purpose::Traffic,
             Slot::Probe => Purpose::Probe,
         };
-        let wiring = Wiring::new(purpose);
+        let calls = &self.core.config.calls;
+        let wiring = Wiring::new(purpose, calls.response_timeout);
         self.incarnation += 1;
-        let limit = deadline.min(Instant::now() + self.core.config.calls.connect_timeout);
+        let limit = deadline.min(Instant::now() + calls.connect_timeout);
         let handle = connect(&self.core.backend, &self.database, &wiring, limit).await?;
         let calls = Calls::new(self.probe.member, wiring.meter, self.core.clock.clone());
         let conn = Arc::new(Conn {

@@ -116,6 +116,27 @@ fn connections_that_end_as_soon_as_they_are_made_are_remade_ever_more_slowly() {
 }
 
 #[test]
+fn a_candidate_that_lets_go_of_every_connection_is_not_asked_in_a_tight_loop() {
+    let mut s = pair();
+    s.is("a", refuses());
+    s.lose("a", Slot::Traffic);
+    s.answer("a");
+    let before = s.probes;
+    for _ in 0..15 {
+        s.lose("b", Slot::Traffic);
+        for probe in s.asked_of("b") {
+            s.asked.retain(|asked| asked.probe.id != probe.id);
+            s.answer_over(probe.id, Verdict::Healthy, false);
+        }
+    }
+    let asked = s.probes - before;
+    assert!(asked < 5, "{asked} probes in no time");
+    s.stayed();
+    s.wait(secs(3));
+    s.switched("a", "b", Reason::ConnectionLost);
+}
+
+#[test]
 fn a_reset_forgets_the_losses_that_slowed_the_reconnecting_down() {
     let mut s = pair();
     for _ in 0..5 {
@@ -465,4 +486,29 @@ fn the_heavier_candidate_is_waited_for_in_every_search_anew() {
     s.stayed();
     s.answer("b");
     s.switched("a", "b", Reason::Disabled);
+}
+
+#[test]
+fn a_suspicion_that_comes_too_soon_after_another_is_asked_about_later() {
+    let mut s = pair();
+    let failed = |s: &mut Story| {
+        let episode = s.machine.episode(s.key("a")).unwrap();
+        s.tell(Input::Evidence(Evidence {
+            domain: "a".into(),
+            episode,
+            seen: Observed::new(0, 1),
+            ..Evidence::default()
+        }));
+    };
+    failed(&mut s);
+    s.answer("a");
+    // It answered the probe, and then it died.
+    s.is("a", refuses());
+    s.now += ms(10);
+    failed(&mut s);
+    failed(&mut s);
+    assert_eq!(s.asked_of("a"), [], "not at once");
+    s.wait(ms(100));
+    assert_eq!(s.circuit("a"), CircuitState::Open);
+    s.switched("a", "b", Reason::HealthCheck);
 }

@@ -218,6 +218,52 @@ fn a_connection_that_owes_answers_while_its_database_gives_them_is_replaced() {
 }
 
 #[test]
+fn a_connection_is_replaced_though_its_database_is_just_being_asked_once_more() {
+    let (mut s, _) = silent_connection();
+    s.now += ms(350);
+    let member = s.key("a");
+    let silent = |age, overdue| Input::Stalled {
+        member,
+        age,
+        overdue,
+    };
+    // Asked, answered, and asked again a moment later, as silence goes on.
+    s.tell(silent(ms(460), false));
+    let suspect = s.asked_of("a").pop().unwrap().id;
+    s.answer_with(suspect, Verdict::Healthy);
+    s.tell(silent(ms(498), false));
+    s.now += ms(3);
+    s.tell(silent(ms(501), true));
+    assert!(
+        s.aborted("a", Slot::Traffic),
+        "or further calls begin on it"
+    );
+    s.quiet();
+    s.wait(secs(2));
+    s.stayed();
+}
+
+#[test]
+fn a_suspect_that_has_been_silent_for_a_while_is_asked_before_its_connection_is_replaced() {
+    let (mut s, _) = silent_connection();
+    s.is("a", Mood::Hangs);
+    let member = s.key("a");
+    let silent = |age, overdue| Input::Stalled {
+        member,
+        age,
+        overdue,
+    };
+    s.now += ms(200);
+    s.tell(silent(ms(350), false));
+    s.answer("b");
+    s.now += ms(140);
+    s.tell(silent(ms(501), true));
+    assert!(!s.aborted("a", Slot::Traffic), "it is the database");
+    s.wait(ms(30));
+    s.switched("a", "b", Reason::Stalled);
+}
+
+#[test]
 fn a_connection_whose_ping_is_answered_is_not_replaced_however_long_a_call_takes() {
     let (mut s, ping) = silent_connection();
     s.answer_with(ping, Verdict::Healthy);
