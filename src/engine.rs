@@ -17,6 +17,7 @@ pub(crate) mod live;
 #[doc(hidden)]
 pub mod machine;
 pub mod membership;
+mod published;
 pub mod retry;
 pub mod run;
 pub mod snapshot;

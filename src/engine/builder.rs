@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,7 @@ use super::health::HealthCheck;
 use super::live::{Core, Mail, Routing};
 use super::machine::Machine;
 use super::membership::Membership;
+use super::published::Published;
 use super::retry::{self, Backoff, Budget, Pauses};
 use super::snapshot::{Snapshot, Status};
 use super::strategy::{FailoverStrategy, HighestWeight};
@@ -282,7 +283,7 @@ impl<B: Backend> Builder<B> {
             jitter: Mutex::new(fastrand::Rng::with_seed(!seed)),
             clock: clock.clone(),
             swept: swept.clone(),
-            routing: watch::Sender::new(Arc::new(routing)),
+            routing: Published::new(Arc::new(routing)),
             mailbox,
             news,
             events: broadcast::Sender::new(EVENT_BUFFER),

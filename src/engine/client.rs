@@ -15,7 +15,7 @@ use super::live::{Core, Live, Mail, VerbDraft};
 use super::machine::Verb;
 use super::membership::Topology;
 use super::run::{Router, acquire};
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, Status};
 use super::sweep::Registration;
 
 /// Many weighted databases behind one handle.
@@ -111,19 +111,13 @@ impl<B: Backend> MultiDbClient<B> {
         mut condition: impl FnMut(&Snapshot) -> bool,
     ) -> Result<Arc<Snapshot>, Error> {
         self.core().start_lazily();
-        let mut routing = self.core().routing.subscribe();
-        loop {
-            let snapshot = routing.borrow_and_update().snapshot.clone();
-            if condition(&snapshot) {
-                return Ok(snapshot);
-            }
-            if snapshot.status == super::snapshot::Status::Closed {
-                return Err(Error::new(ErrorKind::Closed));
-            }
-            if routing.changed().await.is_err() {
-                return Err(Error::new(ErrorKind::Closed));
-            }
-        }
+        let mut holds = false;
+        let routing = self.core().routing.wait_for(|routing| {
+            holds = condition(&routing.snapshot);
+            holds || routing.status == Status::Closed
+        });
+        let snapshot = routing.await.snapshot.clone();
+        holds.then_some(snapshot).ok_or_else(closed)
     }
 
     // --- an operator's verbs ---
@@ -307,6 +301,7 @@ impl<B: Backend> MultiDbClient<B> {
         })?;
         // A supervisor that has ended drops what it has not read.
         tokio::select! {
+            biased;
             answer = answered => answer.unwrap_or_else(|_| Err(closed())),
             () = self.core().ended.cancelled() => Err(closed()),
         }

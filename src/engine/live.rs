@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use super::database::{Database, DatabaseId};
 use super::error::Error;
 use super::event::Event;
 use super::machine::{MemberKey, Verb};
+use super::published::Published;
 use super::retry::{self, Backoff, Budget};
 use super::snapshot::{Snapshot, Status};
 use super::sweep::{Clock, Swept};
@@ -69,7 +70,7 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) jitter: Mutex<fastrand::Rng>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) swept: Arc<Swept>,
-    pub(crate) routing: watch::Sender<Arc<Routing<B>>>,
+    pub(crate) routing: Published<Arc<Routing<B>>>,
     pub(crate) mailbox: mpsc::UnboundedSender<Mail<B>>,
     pub(crate) news: Arc<Notify>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -170,7 +171,7 @@ impl<B: Backend> Core<B> {
     }
 
     pub(crate) fn current(&self) -> Arc<Routing<B>> {
-        self.routing.borrow().clone()
+        self.routing.get()
     }
 
     /// Starts the supervisor with the first call, if `connect()` has not done so.
@@ -189,7 +190,7 @@ impl<B: Backend> Core<B> {
         let last = self.current();
         let mut snapshot = Snapshot::clone(&last.snapshot);
         snapshot.status = Status::Closed;
-        self.routing.send_replace(Arc::new(Routing {
+        self.routing.set(Arc::new(Routing {
             live: None,
             status: Status::Closed,
             snapshot: Arc::new(snapshot),

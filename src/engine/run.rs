@@ -290,7 +290,7 @@ impl<E: std::error::Error + 'static> std::error::Error for RunError<E> {
 
 /// The active connection, if there is one at the moment.
 fn active<B: Backend>(client: &MultiDbClient<B>) -> Option<(Arc<Live<B>>, B::Handle)> {
-    let routing = client.core().routing.borrow();
+    let routing = client.core().current();
     let live = routing.live.as_ref()?;
     Some((live.clone(), live.conn.handle.clone()))
 }
@@ -510,8 +510,7 @@ impl<'a, B: Backend> Call<'a, B> {
 
     /// Waits until the client has moved on, or for a backoff that the retry budget grants.
     async fn pause(&mut self, live: &Arc<Live<B>>) -> bool {
-        let mut routing = self.core.routing.subscribe();
-        if moved(&routing.borrow_and_update(), live) {
+        if moved(&self.core.current(), live) {
             return true;
         }
         let succeeded = live.conn.calls.succeeded();
@@ -522,7 +521,7 @@ impl<'a, B: Backend> Call<'a, B> {
             return false;
         };
         let until = (Instant::now() + self.core.pause(bound)).min(self.deadline);
-        let moved = routing.wait_for(|routing| moved(routing, live));
+        let moved = (self.core.routing).wait_for(|routing| moved(routing, live));
         let _ = tokio::time::timeout_at(until, moved).await;
         true
     }
@@ -569,13 +568,12 @@ pub(crate) async fn is_worth_repeating<B: Backend>(
         // Of another episode: that is decided already.
         return true;
     };
-    let mut routing = core.routing.subscribe();
-    let mut judged = live.tally.judged();
-    let moved_on = routing.wait_for(|routing| moved(routing, live));
-    let decided = judged.wait_for(|judged| judged.refusals >= number);
+    let moved_on = core.routing.wait_for(|routing| moved(routing, live));
+    let decided = (live.tally.judged).wait_for(|judged| judged.refusals >= number);
     let cornered = tokio::select! {
+        biased;
         _ = moved_on => return true,
-        decided = decided => decided.is_ok_and(|judged| judged.cornered),
+        decided = decided => decided.cornered,
         () = tokio::time::sleep_until(deadline) => return false,
     };
     !cornered || moved(&core.current(), live)
@@ -596,35 +594,41 @@ pub(crate) async fn acquire<B: Backend>(
     dead: Option<u64>,
 ) -> Result<Arc<Live<B>>, Error> {
     core.start_lazily();
-    let mut routing = core.routing.subscribe();
-    let mut place = None;
-    loop {
-        let current = routing.borrow_and_update().clone();
-        match current.status {
-            Status::Closed => return Err(Error::new(ErrorKind::Closed)),
-            Status::GaveUp => return Err(Error::new(ErrorKind::NoHealthyDatabase)),
-            Status::Starting | Status::Serving | Status::Waiting => {}
-        }
-        if let Some(live) = &current.live
-            && Some(live.conn.incarnation) != dead
-            && !live.conn.lost.is_lost()
-        {
-            return Ok(live.clone());
-        }
-        if place.is_none() {
-            place = Some(Place::take(core)?);
-        }
-        if tokio::time::timeout_at(deadline, routing.changed())
-            .await
-            .is_err()
-        {
-            let error = Error::new(ErrorKind::Unavailable);
-            return Err(match &current.snapshot.active {
-                Some(id) => error.on(id, current.snapshot.generation),
-                None => error,
-            });
-        }
+    if let Some(found) = usable(&core.current(), dead) {
+        return found;
     }
+    let _place = Place::take(core)?;
+    let mut found = None;
+    let waiting = core.routing.wait_for(|routing| {
+        found = usable(routing, dead);
+        found.is_some()
+    });
+    if tokio::time::timeout_at(deadline, waiting).await.is_ok()
+        && let Some(found) = found
+    {
+        return found;
+    }
+    let error = Error::new(ErrorKind::Unavailable);
+    let snapshot = &core.current().snapshot;
+    Err(match &snapshot.active {
+        Some(id) => error.on(id, snapshot.generation),
+        None => error,
+    })
+}
+
+/// The connection to be used, or why there will be none; `None`: not yet.
+fn usable<B: Backend>(
+    routing: &Routing<B>,
+    dead: Option<u64>,
+) -> Option<Result<Arc<Live<B>>, Error>> {
+    match routing.status {
+        Status::Closed => return Some(Err(Error::new(ErrorKind::Closed))),
+        Status::GaveUp => return Some(Err(Error::new(ErrorKind::NoHealthyDatabase))),
+        Status::Starting | Status::Serving | Status::Waiting => {}
+    }
+    let live = routing.live.as_ref()?;
+    let stands = Some(live.conn.incarnation) != dead && !live.conn.lost.is_lost();
+    stands.then(|| Ok(live.clone()))
 }
 
 /// A place among the calls that wait; there are only so many.

@@ -6,11 +6,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::backend::{Class, Doubt, NotSent, Refusal, ServerState};
 use super::detector::Observed;
 use super::machine::Evidence;
+use super::published::Published;
 
 /// Counts what went wrong on one failure domain.
 pub(crate) struct Tally {
@@ -19,7 +20,7 @@ pub(crate) struct Tally {
     episode: AtomicU64,
     #[allow(clippy::disallowed_types)]
     pending: Mutex<Pending>,
-    judged: watch::Sender<Judged>,
+    pub(crate) judged: Published<Judged>,
     news: Arc<Notify>,
 }
 
@@ -51,7 +52,7 @@ impl Tally {
             domain,
             episode: AtomicU64::new(0),
             pending: Mutex::default(),
-            judged: watch::Sender::new(Judged::default()),
+            judged: Published::new(Judged::default()),
             news,
         }
     }
@@ -68,7 +69,7 @@ impl Tally {
         }
     }
 
-    /// Books how an attempt ended. For a refusal by state: the number to wait for in [`Tally::judged`].
+    /// Books how an attempt ended. For a refusal by state: the number to wait for in `judged`.
     ///
     /// A connection that ended is booked once, by the supervisor, however many calls were on it.
     pub(crate) fn book(&self, episode: u64, class: &Class) -> Option<u64> {
@@ -116,12 +117,8 @@ impl Tally {
         pending.repeated = 0;
     }
 
-    pub(crate) fn judged(&self) -> watch::Receiver<Judged> {
-        self.judged.subscribe()
-    }
-
     pub(crate) fn judge(&self, refusals: u64, cornered: bool) {
-        self.judged.send_replace(Judged { refusals, cornered });
+        self.judged.set(Judged { refusals, cornered });
     }
 
     /// So many calls have succeeded. Their connection counts them; nobody need be told.

@@ -72,6 +72,7 @@ impl Lane {
             let limit = deadline.min(Instant::now() + calls.connect_timeout);
             let connecting = connect(&core.backend, &live.conn.database, &wiring, limit);
             let connected = tokio::select! {
+                biased;
                 connected = connecting => connected,
                 // Left meanwhile: the one that serves now is asked instead.
                 () = live.conn.lost.wait() => continue,
@@ -292,6 +293,7 @@ pub(super) async fn block_batch(
             conn.lost.wait().await;
         };
         tokio::select! {
+            biased;
             end = &mut run => end,
             // Whatever has been answered by then has been answered.
             () = given_up => tokio::time::timeout(limits.response_timeout, run)
@@ -324,6 +326,7 @@ async fn run_until_moved(
         // A server that cannot name the connection cannot release it: it waits on where it is, as
         // long as there is something to wait for.
         let end = tokio::select! {
+            biased;
             end = &mut run => end,
             () = conn.lost.wait() => LaneEnd::GivenUp,
         };
@@ -335,6 +338,7 @@ async fn run_until_moved(
     };
     let answered = async {
         tokio::select! {
+            biased;
             end = &mut run => end,
             end = releasing => end,
         }
@@ -346,12 +350,11 @@ async fn run_until_moved(
 /// Ends once the client has left the database for another one or for none. A connection to it that is
 /// only being made anew is no reason to stop waiting on another one.
 async fn left(core: &Core<Redis>, conn: &Conn<Redis>) {
-    let mut routing = core.routing.subscribe();
-    let gone = routing.wait_for(|routing| match &routing.live {
+    let gone = core.routing.wait_for(|routing| match &routing.live {
         Some(live) => live.conn.member != conn.member,
         None => routing.status != Status::Serving,
     });
-    let _ = gone.await;
+    gone.await;
 }
 
 /// Asks the server to answer a blocked connection as if its time were up; again, if the command has

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::members::Suspicion;
 use super::probing::Kind;
+use super::trouble::FoundBy;
 use super::{Evidence, Machine, MemberKey, Slot, guarded};
 use crate::engine::event::Reason;
 
@@ -46,16 +47,20 @@ impl Machine {
         domain.refusals.truncate(REFUSALS);
         let bad = guarded(|| domain.detector.observe(now, evidence.seen));
         let name = evidence.domain.clone();
+        let refused = evidence.at_once.is_some() || evidence.repeated > 0;
+        if evidence.wrote && !refused && self.active_domain().as_ref() == Some(&name) {
+            self.absolve(FoundBy::Refusals, now);
+        }
         if bad.is_none() {
             self.replace_detector(&name);
         }
         if let Some(code) = evidence.at_once {
-            self.bad(&name, Reason::ServerState, code);
+            self.bad(&name, FoundBy::Refusals, code);
         } else if persistent {
             let code = evidence.repeated_code.unwrap_or("refused");
-            self.bad(&name, Reason::ServerState, code);
+            self.bad(&name, FoundBy::Refusals, code);
         } else if bad == Some(true) {
-            self.bad(&name, Reason::FailureDetector, "too many calls failed");
+            self.bad(&name, FoundBy::Detector, "too many calls failed");
         }
         let failing = evidence.seen.failed > 0 || evidence.silent || evidence.denied;
         if failing {
@@ -64,11 +69,11 @@ impl Machine {
         failing || unjudged || persistent || evidence.at_once.is_some() || bad != Some(false)
     }
 
-    fn bad(&mut self, domain: &Arc<str>, reason: Reason, cause: &str) {
+    fn bad(&mut self, domain: &Arc<str>, by: FoundBy, cause: &str) {
         if self.active_domain().as_ref() == Some(domain) {
-            self.verdict(reason, cause);
+            self.verdict(by, cause);
         } else {
-            self.trip(domain, false, reason, cause);
+            self.trip(domain, false, by.reason(), cause);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::members::{Member, Suspicion};
+use super::trouble::FoundBy;
 use super::{Effect, Evidence, Machine, MemberKey, Probe, ProbeId, Slot, guarded, jittered};
 use crate::engine::backend::{Depth, Fault, FaultKind, Verdict};
 use crate::engine::circuit::CircuitState;
@@ -390,7 +391,7 @@ impl Machine {
             && self.domains[domain].circuit.is_closed();
         if by_state && active_closed {
             if self.active == Some(key) {
-                self.verdict(Reason::ServerState, &fault.what);
+                self.verdict(FoundBy::Probe, &fault.what);
             }
             return;
         }
@@ -616,10 +617,7 @@ impl Machine {
             .retain(|_, f| f.member != key || f.kind != Kind::Idle);
         if again {
             // It answers probes, and no call gets through whatever the connection.
-            self.verdict(
-                Reason::FailureDetector,
-                "its connections keep falling silent",
-            );
+            self.verdict(FoundBy::Connections, "its connections keep falling silent");
         }
     }
 

@@ -1,7 +1,5 @@
 //! Who serves: leaving the active member, finding a proven other one, switching, and having nobody.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::members::Member;
@@ -37,9 +35,6 @@ pub(super) struct Plan {
     /// Who waits for it. Empty for a fallback.
     pub(super) tickets: Vec<Ticket>,
 }
-
-/// A verdict without news for so long is history.
-const VERDICT_MEMORY: Duration = Duration::from_secs(10);
 
 impl Machine {
     // --- who could ---
@@ -158,12 +153,7 @@ impl Machine {
             self.order = None;
             self.out.publish = true;
         }
-        let forgotten = matches!(
-            &self.trouble,
-            Some(Trouble { sign: Sign::Verdict { last, .. }, .. })
-                if now.duration_since(*last) >= VERDICT_MEMORY
-        );
-        if forgotten {
+        if self.verdict_ends().is_some_and(|at| at <= now) {
             self.trouble = None;
         }
     }
@@ -175,7 +165,7 @@ impl Machine {
         };
         let sign = match self.trouble.as_ref().map(|trouble| &trouble.sign) {
             Some(Sign::Stall { confirm_at, .. }) => Some(*confirm_at),
-            Some(Sign::Verdict { last, .. }) => Some(*last + VERDICT_MEMORY),
+            Some(Sign::Verdict { .. }) => self.verdict_ends(),
             Some(Sign::Suspicion | Sign::Down) | None => None,
         };
         let confirm = self.config.sensitivity.confirm();

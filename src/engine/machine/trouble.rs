@@ -29,17 +29,48 @@ pub(super) enum Sign {
         looked: bool,
     },
     /// It refuses or fails calls. It is left once another one is proven, and only then.
-    Verdict { last: Instant, cornered: bool },
+    Verdict {
+        /// When it was last confirmed.
+        last: Instant,
+        /// By what, and so by what it is refuted.
+        found: FoundBy,
+        /// Nobody can take its place, which has been said.
+        cornered: bool,
+    },
     /// It cannot serve.
     Down,
+}
+
+/// What a verdict on a member that goes on answering rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FoundBy {
+    /// Its answers to callers: a write that succeeds refutes it.
+    Refusals,
+    /// Its answer to a probe: a healthy one refutes it.
+    Probe,
+    /// The failure detector, whose window forgets.
+    Detector,
+    /// Connections that fell silent one after the other.
+    Connections,
 }
 
 /// What the sweep and the supervisor may be late before their silence stops being evidence.
 const OVERRUN: Duration = Duration::from_millis(5);
 /// Silence is timed from the sweep that saw its last byte, up to a tick after the call began.
 const COARSE: Duration = Duration::from_millis(5);
+/// A verdict without news for so long is history.
+const VERDICT_MEMORY: Duration = Duration::from_secs(10);
 /// Time for answers that wait in the socket to be read before silence is believed.
 const LAST_LOOK: Duration = Duration::from_millis(1);
+
+impl FoundBy {
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::Refusals | Self::Probe => Reason::ServerState,
+            Self::Detector | Self::Connections => Reason::FailureDetector,
+        }
+    }
+}
 
 impl Machine {
     pub(super) fn raise(&mut self, sign: Sign, reason: Reason, cause: &str) {
@@ -60,25 +91,54 @@ impl Machine {
     }
 
     /// The active member refuses or fails calls.
-    pub(super) fn verdict(&mut self, reason: Reason, cause: &str) {
+    pub(super) fn verdict(&mut self, by: FoundBy, cause: &str) {
         let now = self.now;
         match &mut self.trouble {
             Some(Trouble {
-                sign: Sign::Verdict { last, .. },
+                sign: Sign::Verdict { last, found, .. },
                 ..
-            }) => *last = now,
+            }) => {
+                *last = now;
+                *found = by;
+            }
             Some(Trouble {
                 sign: Sign::Down, ..
             }) => {}
             _ => self.raise(
                 Sign::Verdict {
                     last: now,
+                    found: by,
                     cornered: false,
                 },
-                reason,
+                by.reason(),
                 cause,
             ),
         }
+    }
+
+    /// What was held against the active member up to `asked` is refuted: nobody need flee from it.
+    pub(super) fn absolve(&mut self, by: FoundBy, asked: Instant) {
+        if matches!(
+            self.trouble,
+            Some(Trouble {
+                sign: Sign::Verdict { found, last, .. },
+                ..
+            }) if found == by && last <= asked
+        ) {
+            self.trouble = None;
+        }
+    }
+
+    /// When the verdict on the active member is history, if there is one.
+    pub(super) fn verdict_ends(&self) -> Option<Instant> {
+        let Sign::Verdict { last, found, .. } = self.trouble.as_ref()?.sign else {
+            return None;
+        };
+        let memory = match found {
+            FoundBy::Detector => self.config.detector.window,
+            FoundBy::Refusals | FoundBy::Probe | FoundBy::Connections => VERDICT_MEMORY,
+        };
+        Some(last + memory)
     }
 
     /// The active member cannot serve any more.
@@ -186,6 +246,7 @@ impl Machine {
         if self.active != Some(flight.member) {
             return;
         }
+        self.absolve(FoundBy::Probe, flight.started);
         let connected = self.member(flight.member).is_some_and(|m| m.traffic);
         match &self.trouble {
             Some(Trouble {

@@ -64,7 +64,7 @@ impl<B: Backend> Supervisor<B> {
         if let Some(live) = live.as_ref().filter(|_| !unchanged) {
             live.conn.calls.watched.store(true, Ordering::Release);
         }
-        self.core.routing.send_replace(Arc::new(Routing {
+        self.core.routing.set(Arc::new(Routing {
             live,
             status: snapshot.status,
             snapshot,

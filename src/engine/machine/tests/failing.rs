@@ -512,3 +512,73 @@ fn a_suspicion_that_comes_too_soon_after_another_is_asked_about_later() {
     assert_eq!(s.circuit("a"), CircuitState::Open);
     s.switched("a", "b", Reason::HealthCheck);
 }
+
+/// `a` alone, cornered by a verdict of whatever kind; then `b` joins.
+fn joined_after(cornered: impl FnOnce(&mut Story)) -> Story {
+    let mut s = Story::running(&[("a", 1.0)]);
+    cornered(&mut s);
+    let b = s.describe("b", 1.0, |_| {});
+    s.order(Verb::Add {
+        member: b,
+        verify: false,
+    });
+    s.quiet();
+    s
+}
+
+fn told(s: &mut Story, evidence: Evidence) {
+    let episode = s.machine.episode(s.key("a")).unwrap();
+    s.tell(Input::Evidence(Evidence {
+        domain: "a".into(),
+        episode,
+        ..evidence
+    }));
+}
+
+#[test]
+fn a_refusal_that_a_write_has_refuted_is_no_reason_to_leave_when_somebody_joins() {
+    let loads = || Evidence {
+        seen: Observed::new(0, 1),
+        at_once: Some("LOADING"),
+        ..Evidence::default()
+    };
+    let wrote = Evidence {
+        seen: Observed::new(9, 0),
+        wrote: true,
+        ..Evidence::default()
+    };
+    joined_after(|s| told(s, loads())).switched("a", "b", Reason::ServerState);
+    joined_after(|s| {
+        told(s, loads());
+        told(s, wrote);
+    })
+    .stayed();
+}
+
+#[test]
+fn what_a_probe_found_bad_and_then_well_is_no_reason_to_leave_when_somebody_joins() {
+    let round = |s: &mut Story, mood| {
+        s.is("a", mood);
+        s.wait(secs(6));
+    };
+    joined_after(|s| round(s, loads())).switched("a", "b", Reason::ServerState);
+    joined_after(|s| {
+        round(s, loads());
+        round(s, HEALTHY);
+    })
+    .stayed();
+}
+
+#[test]
+fn a_failure_rate_is_forgotten_with_its_window() {
+    let failing = || Evidence {
+        seen: Observed::new(0, 30),
+        ..Evidence::default()
+    };
+    joined_after(|s| told(s, failing())).switched("a", "b", Reason::FailureDetector);
+    joined_after(|s| {
+        told(s, failing());
+        s.wait(secs(3));
+    })
+    .stayed();
+}
