@@ -370,4 +370,4 @@ fn nothing_is_left(history: &History) -> Vec<String> {
     problems
 }
 
-const CONNECTIONS: usize = 16;
+const CONNECTIONS: usize = 6;

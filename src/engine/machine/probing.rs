@@ -54,21 +54,21 @@ impl Machine {
         self.ask(key, slot, Kind::Attempt, reason, false)
     }
 
-    /// An attempt that began at `since` or later must be under way or have ended well.
+    /// An attempt must be under way, or one that began at `since` or later have ended well.
     pub(super) fn prove(&mut self, key: MemberKey, since: Instant) {
-        if !self.is_proving(key, since) && !self.member(key).is_none_or(|m| m.proven_since(since)) {
+        if !self.is_proving(key) && !self.member(key).is_none_or(|m| m.proven_since(since)) {
             // If it fails, that is why; what it was wanted for has nothing to do with it.
             self.attempt(key, Slot::Traffic, Reason::HealthCheck);
         }
     }
 
-    /// One that lets go of every connection is asked at the pace of its reconnects.
-    pub(super) fn is_proving(&self, key: MemberKey, since: Instant) -> bool {
+    /// One that lets go of every connection is asked at the pace of its reconnects, and one that is
+    /// silent not again before it has spoken: over the same connection that would tell no more, and
+    /// what is in flight would pile up with every sign of trouble.
+    pub(super) fn is_proving(&self, key: MemberKey) -> bool {
         let reconnects = |m: &Member| m.reconnect.at.is_some();
         self.member(key).is_some_and(reconnects)
-            || self.in_flight(key, |f| {
-                f.slot == Slot::Traffic && f.kind == Kind::Attempt && f.started >= since
-            })
+            || self.in_flight(key, |f| f.slot == Slot::Traffic && f.kind == Kind::Attempt)
     }
 
     /// Over which connection a member is asked how it is.

@@ -287,7 +287,7 @@ impl Machine {
         }
         if let Some(target) = self.pick(&others, since) {
             self.leave_for(target);
-        } else if !others.iter().any(|&key| self.is_proving(key, since)) {
+        } else if !others.iter().any(|&key| self.is_proving(key)) {
             self.corner();
         }
     }
@@ -309,7 +309,7 @@ impl Machine {
             || matches!(self.phase, Phase::Choosing(until) if self.now >= until);
         let better_is_coming = candidates
             .iter()
-            .any(|&key| !proven.contains(&key) && self.is_proving(key, since));
+            .any(|&key| !proven.contains(&key) && self.is_proving(key));
         (waited || !better_is_coming).then_some(best)
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::members::Member;
+use super::probing::Kind;
 use super::routing::OrderKind;
 use super::{Machine, MemberKey, ProbeId, Slot};
 use crate::engine::event::Reason;
@@ -189,7 +190,14 @@ impl Machine {
         if asked {
             return;
         }
-        let suspect = self.attempt(key, Slot::Probe, Reason::Stalled);
+        // Who is being asked is not asked again: a forced one that hangs would be, with every report.
+        let asking = self.flights.iter().find(|(_, flight)| {
+            flight.member == key && flight.slot == Slot::Probe && flight.kind == Kind::Attempt
+        });
+        let suspect = match asking {
+            Some((&id, _)) => Some(id),
+            None => self.attempt(key, Slot::Probe, Reason::Stalled),
+        };
         let confirm_at = self.now + self.confirm();
         let cause = format!("no answer for {} ms", age.as_millis());
         self.raise(

@@ -326,3 +326,32 @@ fn an_operators_reset_ends_the_suspicion() {
     s.wait(secs(3));
     s.stayed();
 }
+
+#[test]
+fn a_forced_database_that_hangs_is_asked_one_thing_at_a_time() {
+    let mut s = pair();
+    s.is("a", Mood::Hangs);
+    s.order(Verb::Force(id("a"), None));
+    let before = s.probes;
+    for _ in 0..40 {
+        s.now += ms(38);
+        s.stall("a", ms(200));
+    }
+    let asked = s.probes - before;
+    assert!(asked <= 3, "{asked} probes over one connection");
+}
+
+#[test]
+fn a_standby_that_hangs_is_asked_one_thing_at_a_time_whatever_the_active_does() {
+    let mut s = Story::running(&[("a", 3.0), ("b", 2.0)]);
+    s.is("b", Mood::Hangs);
+    let before = s.probes;
+    for _ in 0..40 {
+        s.now += ms(38);
+        s.stall("a", ms(200));
+        s.answer("a");
+    }
+    let asked = s.asked_of("b").len();
+    assert!(asked <= 2, "{asked} probes over one connection");
+    assert!(s.probes - before > 40, "the active was asked every time");
+}
