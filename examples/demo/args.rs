@@ -2,12 +2,16 @@
 
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 /// How to perform.
 #[derive(Clone, Debug)]
 pub(crate) struct Args {
     pub(crate) redis: bool,
     pub(crate) json: bool,
+    /// Lines instead of the live view.
+    pub(crate) plain: bool,
+    pub(crate) plot: Option<PathBuf>,
     pub(crate) seconds: u64,
     pub(crate) tasks: u64,
     pub(crate) seed: u64,
@@ -23,6 +27,8 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Wish, String
     let mut wanted = Args {
         redis: false,
         json: false,
+        plain: false,
+        plot: None,
         seconds: 30,
         tasks: 64,
         seed: 1,
@@ -33,6 +39,11 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Wish, String
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (arg.as_str(), None),
         };
+        if name == "--plot" {
+            let file = attached.or_else(|| args.next());
+            wanted.plot = Some(file.ok_or("--plot needs a file")?.into());
+            continue;
+        }
         let mut number = |allowed: RangeInclusive<u64>| {
             let value = attached.clone().or_else(|| args.next());
             let value = value.ok_or_else(|| format!("{name} needs a number"))?;
@@ -54,6 +65,7 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Wish, String
             _ if attached.is_some() => return Err(format!("unknown argument {arg:?}")),
             "--redis" => wanted.redis = true,
             "--json" => wanted.json = true,
+            "--plain" => wanted.plain = true,
             "--help" | "-h" => return Ok(Wish::Help),
             _ => return Err(format!("unknown argument {arg:?}")),
         }
@@ -64,7 +76,7 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Wish, String
 pub(crate) const HELP: &str = "\
 Many tasks write through one client while the database it serves from is killed, hung, cut off and
 more, again and again. In the end both databases are read back and compared with what the writers
-were told.
+were told. On a terminal it is shown live, and any key of those at the bottom takes the script over.
 
 Usage: cargo run --release --example demo -- [OPTION]...
 
@@ -75,6 +87,8 @@ Usage: cargo run --release --example demo -- [OPTION]...
                survive within 5 s ends the run
   --tasks N    how many tasks write at the same time, 1 to 10000; default 64
   --seed N     seeds the writers' pauses and the client's jitter; default 1
+  --plot FILE  draw what happened as a picture (SVG)
+  --plain      lines as it happens, on a terminal too
   --json       print nothing but one JSON object, at the end
   --help       this text
 

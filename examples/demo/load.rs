@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Failure;
 use crate::args::Args;
 use crate::stage::{COUNTER, NAMES, TOKENS};
+use crate::timeline::Latencies;
 
 /// Tasks that write until they are stopped.
 pub(crate) struct Load {
@@ -25,8 +26,11 @@ pub(crate) struct Load {
 /// Counts calls as they end, for those who watch.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
+    begun: AtomicU64,
     acked: AtomicU64,
     failed: [AtomicU64; Class::ALL.len()],
+    /// Of the calls acknowledged.
+    pub(crate) latencies: Latencies,
 }
 
 /// The counts of a [`Meter`] at one moment, or between two.
@@ -163,9 +167,10 @@ impl Writer {
     async fn push(&mut self) {
         let token = format!("{}-{}", self.name, self.history.pushes.len());
         let before = self.con.client().snapshot();
+        let began = self.begin();
         let reply: RedisResult<u64> = self.con.rpush(TOKENS, &token).await;
         let ended = Instant::now();
-        let told = match self.judge(reply, ended) {
+        let told = match self.judge(reply, began, ended) {
             Ok(()) => {
                 let after = self.con.client().snapshot();
                 // The call before counts, since a switch is seen a moment before it takes effect.
@@ -186,17 +191,29 @@ impl Writer {
     }
 
     async fn increment(&mut self) {
+        let began = self.begin();
         let reply: RedisResult<u64> = self.con.incr(COUNTER, 1).await;
-        match self.judge(reply, Instant::now()) {
+        match self.judge(reply, began, Instant::now()) {
             Ok(()) => self.history.incremented += 1,
             Err(Class::Unknown | Class::Other) => self.history.maybe_incremented += 1,
             Err(Class::NotExecuted | Class::Unavailable) => {}
         }
     }
 
-    fn judge(&mut self, reply: RedisResult<u64>, ended: Instant) -> Result<(), Class> {
+    fn begin(&self) -> Instant {
+        self.meter.begun.fetch_add(1, Ordering::Relaxed);
+        Instant::now()
+    }
+
+    fn judge(
+        &mut self,
+        reply: RedisResult<u64>,
+        began: Instant,
+        ended: Instant,
+    ) -> Result<(), Class> {
         let class = match reply {
             Ok(_) => {
+                self.meter.latencies.add(ended - began);
                 self.meter.acked.fetch_add(1, Ordering::Relaxed);
                 return Ok(());
             }
@@ -217,9 +234,24 @@ impl Meter {
             failed: self.failed.each_ref().map(|n| n.load(Ordering::Relaxed)),
         }
     }
+
+    /// Calls that have begun and not ended.
+    pub(crate) fn in_flight(&self) -> u64 {
+        // The ended first: none of them is counted that has not been counted as begun.
+        let ended = self.counts();
+        let ended = ended.acked + ended.failed.iter().sum::<u64>();
+        self.begun.load(Ordering::Relaxed).saturating_sub(ended)
+    }
 }
 
 impl Counts {
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.acked += more.acked;
+        for (count, more) in self.failed.iter_mut().zip(more.failed) {
+            *count += more;
+        }
+    }
+
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let mut failed = self.failed;
         for (now, before) in failed.iter_mut().zip(earlier.failed) {

@@ -3,12 +3,15 @@
 //! `cargo run --release --example demo` needs nothing installed; `-- --help` says what it does.
 
 mod args;
+mod live;
 mod load;
+mod plot;
 mod real;
 mod report;
 mod screen;
 mod script;
 mod stage;
+mod timeline;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -19,11 +22,16 @@ use multidb::redis::{Redis, RedisEndpoint};
 use multidb::{Config, Database, MultiDbClient};
 
 use args::{Args, Wish};
+use live::Live;
 use load::Load;
+use plot::Picture;
 use report::Report;
 use screen::Screen;
-use script::Plan;
+use script::{Plan, Show};
 use stage::{NAMES, Stage};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -40,10 +48,11 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let interrupt = CancellationToken::new();
     // Dropping the performance ends its servers, so an interrupt leaves none behind.
     let outcome = tokio::select! {
-        outcome = perform(&args) => outcome,
-        () = interrupted() => {
+        outcome = perform(&args, &interrupt) => outcome,
+        () = interrupted(&interrupt) => {
             eprintln!("demo: interrupted, so there is no verdict");
             return ExitCode::from(130);
         }
@@ -59,23 +68,53 @@ async fn main() -> ExitCode {
 }
 
 /// Everything from the first server to the verdict; whether that is good.
-async fn perform(args: &Args) -> Result<bool, Failure> {
-    let screen = Arc::new(Screen::new(args.json));
+async fn perform(args: &Args, interrupt: &CancellationToken) -> Result<bool, Failure> {
+    let screen = Arc::new(Screen::new(args));
     let mut stage = Stage::set_up(args.redis).await?;
     let plan = Plan::new(args, &stage, &screen);
     let client = connect(&stage, &plan, args.seed).await?;
     screen.introduce(args, &stage, &plan);
 
     let load = Load::start(&client, args);
-    let narrator = screen::narrate(screen.clone(), client.clone(), load.meter());
-    let incidents = script::play(&plan, &mut stage, &client, &screen).await?;
+    let narrator = screen::narrate(screen.clone(), &client);
+    let shown = screen.clone();
+    let tell = move |moment: &_| shown.moment(moment);
+    let recorder = timeline::record(screen.began(), client.clone(), load.meter(), tell);
+    let (keys, commands) = mpsc::unbounded_channel();
+    let live = match screen.is_live() {
+        true => {
+            let (screen, client, interrupt) = (screen.clone(), client.clone(), interrupt.clone());
+            Some(Live::start(screen, client, plan.faults, keys, interrupt)?)
+        }
+        false => None,
+    };
+    let show = Show {
+        plan: &plan,
+        stage: &mut stage,
+        client: &client,
+        screen: &screen,
+        commands,
+        incidents: Vec::new(),
+    };
+    let played = show.play().await?;
     let history = load.stop().await?;
     client.close().await;
     narrator.await?;
+    let moments = recorder.await?;
+    drop(live);
 
+    if let Some(file) = &args.plot {
+        let picture = Picture {
+            title: &format!("{} tasks write while the active database fails", args.tasks),
+            began: screen.began(),
+            moments: &moments,
+            incidents: &played.incidents,
+        };
+        picture.save(file)?;
+    }
     screen.note("reading back what both databases hold");
     let contents = stage.read_back().await?;
-    let report = Report::new(&plan, &incidents, &history, &contents);
+    let report = Report::new(&plan, &played, &history, &contents);
     screen.conclude(&report);
     Ok(report.is_good())
 }
@@ -99,7 +138,7 @@ async fn connect(
 }
 
 /// Ctrl-C, or the polite request of a supervisor such as `timeout`.
-async fn interrupted() {
+async fn interrupted(key: &CancellationToken) {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -107,11 +146,15 @@ async fn interrupted() {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}
                 _ = terminate.recv() => {}
+                () = key.cancelled() => {}
             }
             return;
         }
     }
-    let _ = tokio::signal::ctrl_c().await;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = key.cancelled() => {}
+    }
 }
 
 /// `1234567` as `1 234 567`.

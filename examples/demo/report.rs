@@ -5,13 +5,13 @@ mod text;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use multidb::testing::history::{self, Ledger, Outcome};
+use multidb::testing::history::{self, Ledger};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::load::{Class, History, Push, Told};
 use crate::millis;
-use crate::script::{Incident, Plan};
+use crate::script::{Incident, Plan, Played};
 use crate::stage::{Contents, Fault};
 
 pub(crate) struct Report {
@@ -26,12 +26,22 @@ pub(crate) struct Report {
 /// What one fault cost.
 struct Row {
     fault: Fault,
-    /// False: the run had ended before its turn.
-    made: bool,
-    /// `None`: nothing succeeded on the other database before the next fault.
-    first_success: Option<Duration>,
+    outcome: Outcome,
     /// By [`Class::ALL`].
     failed: [u64; Class::ALL.len()],
+}
+
+/// What became of the work.
+#[derive(Clone, Copy, PartialEq)]
+enum Outcome {
+    /// It went on on the other database, first after this time.
+    WentOn(Duration),
+    /// Nothing succeeded there before the next fault.
+    Stopped,
+    /// Nothing was to go anywhere else: a standby was hit, or somebody was playing.
+    Untold,
+    /// The run had ended before its turn.
+    NotReached,
 }
 
 /// The counters of both databases against the INCRs.
@@ -46,23 +56,27 @@ struct Counters {
 impl Report {
     pub(crate) fn new(
         plan: &Plan,
-        incidents: &[Incident],
+        played: &Played,
         history: &History,
         contents: &BTreeMap<&'static str, Contents>,
     ) -> Self {
         let places = places(contents);
-        let rows = plan.faults.iter().enumerate().map(|(index, &fault)| {
+        let incidents = &played.incidents;
+        let made = incidents.iter().enumerate().map(|(index, incident)| {
             let until = incidents.get(index + 1).map(|next| next.at);
-            match incidents.get(index) {
-                Some(incident) => Row::new(incident, until, history, &places),
-                None => Row {
-                    fault,
-                    made: false,
-                    first_success: None,
-                    failed: [0; Class::ALL.len()],
-                },
-            }
+            Row::new(incident, until, history, &places)
         });
+        // Whoever takes over, or ends it, leaves the rest of the script unplayed.
+        let scripted = incidents
+            .iter()
+            .filter(|incident| !incident.by_hand)
+            .count();
+        let unplayed = plan.faults.iter().skip(scripted).map(|&fault| Row {
+            fault,
+            outcome: Outcome::NotReached,
+            failed: [0; Class::ALL.len()],
+        });
+        let rows = made.chain(unplayed.filter(|_| !played.cut_short));
         let counters = Counters {
             held: contents
                 .iter()
@@ -87,7 +101,8 @@ impl Report {
     }
 
     fn survived(&self) -> bool {
-        self.rows.iter().all(|row| row.first_success.is_some())
+        let stopped = [Outcome::Stopped, Outcome::NotReached];
+        !self.rows.iter().any(|row| stopped.contains(&row.outcome))
     }
 
     fn lost(&self) -> u64 {
@@ -111,7 +126,7 @@ impl Report {
         let faults = self.rows.iter().map(|row| {
             json!({
                 "fault": row.fault.to_string(),
-                "first_success_ms": row.first_success.map(millis),
+                "first_success_ms": row.first_success().map(millis),
                 "failed_calls": row.failed.iter().sum::<u64>(),
             })
         });
@@ -140,13 +155,25 @@ impl Row {
                 && during(push.ended)
                 // What was begun on the other database before the client returned is no success.
                 && push.generation >= incident.generation
-                && places.get(push.token.as_str()) == Some(&incident.other)
+                && places.get(push.token.as_str()).copied() == incident.other
         });
+        let first = elsewhere.map(|push| push.ended - incident.at).min();
         Self {
             fault: incident.fault,
-            made: true,
-            first_success: elsewhere.map(|push| push.ended - incident.at).min(),
+            outcome: match (incident.other, first) {
+                (None, _) => Outcome::Untold,
+                (Some(_), Some(first)) => Outcome::WentOn(first),
+                (Some(_), None) if incident.by_hand => Outcome::Untold,
+                (Some(_), None) => Outcome::Stopped,
+            },
             failed: tally(history, during),
+        }
+    }
+
+    fn first_success(&self) -> Option<Duration> {
+        match self.outcome {
+            Outcome::WentOn(first) => Some(first),
+            Outcome::Stopped | Outcome::Untold | Outcome::NotReached => None,
         }
     }
 }
@@ -191,14 +218,14 @@ fn settle(
         let outcome = match push.told {
             Told::Acked { by } => {
                 let place = places.get(push.token.as_str()).copied().or(by);
-                Outcome::Acked {
+                history::Outcome::Acked {
                     database: place.unwrap_or("either").to_owned(),
                 }
             }
-            Told::Failed(Class::Unknown) => Outcome::Unknown,
-            Told::Failed(Class::NotExecuted) => Outcome::NotExecuted,
-            Told::Failed(Class::Unavailable) => Outcome::NotSent,
-            Told::Failed(Class::Other) => Outcome::Failed,
+            Told::Failed(Class::Unknown) => history::Outcome::Unknown,
+            Told::Failed(Class::NotExecuted) => history::Outcome::NotExecuted,
+            Told::Failed(Class::Unavailable) => history::Outcome::NotSent,
+            Told::Failed(Class::Other) => history::Outcome::Failed,
         };
         ledger.record(&push.token, outcome);
     }

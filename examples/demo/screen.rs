@@ -1,29 +1,59 @@
-//! What the audience sees.
+//! What the audience sees: a live view, lines as it happens, or only the result.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::collections::VecDeque;
+use std::io::{IsTerminal, Write, stdin, stdout};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use multidb::redis::Redis;
 use multidb::{Event, MultiDbClient};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 
 use crate::args::Args;
 use crate::grouped;
-use crate::load::{Class, Counts, Meter};
+use crate::load::{Class, Counts};
 use crate::report::Report;
 use crate::script::Plan;
 use crate::stage::Stage;
+use crate::timeline::Moment;
 
-/// Lines as it happens, or with `--json` only the result.
 pub(crate) struct Screen {
-    json: bool,
+    out: Out,
     color: bool,
     began: Instant,
     step: AtomicUsize,
     steps: AtomicUsize,
+    by_hand: AtomicBool,
+    board: Board,
+}
+
+/// Where lines go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Out {
+    Nowhere,
+    Print,
+    Live,
+}
+
+/// What is shown live: the latest lines and moments.
+#[derive(Default)]
+pub(crate) struct Board {
+    lines: Lock<VecDeque<Line>>,
+    moments: Lock<VecDeque<Moment>>,
+}
+
+#[expect(clippy::disallowed_types, reason = "held for the time of a copy")]
+type Lock<T> = std::sync::Mutex<T>;
+
+/// Something that happened.
+#[derive(Clone)]
+pub(crate) struct Line {
+    pub(crate) at: Duration,
+    pub(crate) paint: Paint,
+    pub(crate) kind: &'static str,
+    pub(crate) text: String,
 }
 
 #[derive(Clone, Copy)]
@@ -37,20 +67,40 @@ pub(crate) enum Paint {
     Cyan,
 }
 
-/// How often the rate is shown.
+/// How often the rate is printed.
 const BEAT: Duration = Duration::from_millis(500);
+/// What a board remembers: more than any terminal shows.
+const LINES: usize = 200;
+const MOMENTS: usize = 4000;
 
 // === impl Screen ===
 
 impl Screen {
-    pub(crate) fn new(json: bool) -> Self {
+    pub(crate) fn new(args: &Args) -> Self {
+        let terminal = stdout().is_terminal();
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let out = match (args.json, args.plain) {
+            (true, _) => Out::Nowhere,
+            (false, false) if terminal && stdin().is_terminal() && !dumb => Out::Live,
+            (false, _) => Out::Print,
+        };
         Self {
-            json,
-            color: !json && stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            out,
+            color: !args.json && terminal && std::env::var_os("NO_COLOR").is_none(),
             began: Instant::now(),
             step: AtomicUsize::new(0),
             steps: AtomicUsize::new(0),
+            by_hand: AtomicBool::new(false),
+            board: Board::default(),
         }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.out == Out::Live
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
@@ -59,7 +109,7 @@ impl Screen {
 
     pub(crate) fn introduce(&self, args: &Args, stage: &Stage, plan: &Plan) {
         self.steps.store(plan.faults.len(), Ordering::Relaxed);
-        if self.json {
+        if self.out != Out::Print {
             return;
         }
         print(&format!(
@@ -82,6 +132,20 @@ impl Screen {
     /// The fault under way, counted from 1.
     pub(crate) fn step(&self, number: usize) {
         self.step.store(number, Ordering::Relaxed);
+    }
+
+    /// The script is over before its end.
+    pub(crate) fn hand_over(&self) {
+        self.by_hand.store(true, Ordering::Relaxed);
+    }
+
+    /// The fault under way and how many there are; `None` once somebody has taken over.
+    pub(crate) fn progress(&self) -> Option<(usize, usize)> {
+        let steps = (
+            self.step.load(Ordering::Relaxed),
+            self.steps.load(Ordering::Relaxed),
+        );
+        (!self.by_hand.load(Ordering::Relaxed)).then_some(steps)
     }
 
     pub(crate) fn fault(&self, text: &str) {
@@ -108,6 +172,27 @@ impl Screen {
         self.line(paint, "event", &event.to_string());
     }
 
+    /// Printed now and then; live, all of it is drawn.
+    pub(crate) fn moment(&self, moment: &Moment) {
+        let mut moments = self.board.moments.lock().expect("no panic while held");
+        moments.push_back(moment.clone());
+        if self.out == Out::Live {
+            let excess = moments.len().saturating_sub(MOMENTS);
+            moments.drain(..excess);
+            return;
+        }
+        let over: Duration = moments.iter().map(|m| m.lasted).sum();
+        if over < BEAT {
+            return;
+        }
+        let mut counts = Counts::default();
+        for moment in moments.drain(..) {
+            counts.add(&moment.counts);
+        }
+        drop(moments);
+        self.rate(&counts, over, moment.active.as_deref().unwrap_or("none"));
+    }
+
     fn rate(&self, counts: &Counts, over: Duration, active: &str) {
         let rate = counts.acked as f64 / over.as_secs_f64();
         let failed: Vec<_> = Class::ALL
@@ -125,24 +210,53 @@ impl Screen {
         self.line(Paint::Plain, "rate", &text);
     }
 
-    fn line(&self, paint: Paint, kind: &str, text: &str) {
-        if self.json {
-            return;
+    fn line(&self, paint: Paint, kind: &'static str, text: &str) {
+        let at = self.elapsed();
+        match self.out {
+            Out::Nowhere => {}
+            Out::Live => {
+                let text = text.to_owned();
+                let line = Line {
+                    at,
+                    paint,
+                    kind,
+                    text,
+                };
+                let mut lines = self.board.lines.lock().expect("no panic while held");
+                lines.push_back(line);
+                let excess = lines.len().saturating_sub(LINES);
+                lines.drain(..excess);
+            }
+            Out::Print => {
+                let time = format!("{:7.3}s", at.as_secs_f64());
+                let step = match self.step.load(Ordering::Relaxed) {
+                    0 => "-".to_owned(),
+                    step => format!("{step}/{}", self.steps.load(Ordering::Relaxed)),
+                };
+                print(&format!(
+                    "{}  {step:>3}  {}\n",
+                    self.paint(Paint::Dim, &time),
+                    self.paint(paint, &format!("{kind:<5}  {text}")),
+                ));
+            }
         }
-        let time = format!("{:7.3}s", self.elapsed().as_secs_f64());
-        let step = match self.step.load(Ordering::Relaxed) {
-            0 => "-".to_owned(),
-            step => format!("{step}/{}", self.steps.load(Ordering::Relaxed)),
-        };
-        print(&format!(
-            "{}  {step:>3}  {}\n",
-            self.paint(Paint::Dim, &time),
-            self.paint(paint, &format!("{kind:<5}  {text}")),
-        ));
+    }
+
+    /// The latest lines, the last one last.
+    pub(crate) fn lines(&self, most: usize) -> Vec<Line> {
+        let lines = self.board.lines.lock().expect("no panic while held");
+        let skipped = lines.len().saturating_sub(most);
+        lines.iter().skip(skipped).cloned().collect()
+    }
+
+    /// The latest moments, the last one last.
+    pub(crate) fn moments(&self) -> Vec<Moment> {
+        let moments = self.board.moments.lock().expect("no panic while held");
+        moments.iter().cloned().collect()
     }
 
     pub(crate) fn conclude(&self, report: &Report) {
-        if self.json {
+        if self.out == Out::Nowhere {
             print(&format!("{}\n", report.json()));
         } else {
             print(&report.text(&|paint, text| self.paint(paint, text)));
@@ -167,32 +281,12 @@ impl Screen {
     }
 }
 
-/// Shows every event as it comes and the rate twice a second, until the client is closed.
-pub(crate) fn narrate(
-    screen: Arc<Screen>,
-    client: MultiDbClient<Redis>,
-    meter: Arc<Meter>,
-) -> JoinHandle<()> {
+/// Shows every event as it comes, until the client is closed.
+pub(crate) fn narrate(screen: Arc<Screen>, client: &MultiDbClient<Redis>) -> JoinHandle<()> {
     let mut events = client.events();
     tokio::spawn(async move {
-        let mut beat = interval_at(Instant::now() + BEAT, BEAT);
-        // A late beat is shown as what it is: a longer time.
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut counts, mut at) = (meter.counts(), Instant::now());
-        loop {
-            tokio::select! {
-                event = events.next() => match event {
-                    Some(event) => screen.event(&event),
-                    None => return,
-                },
-                _ = beat.tick() => {
-                    let (now, so_far) = (Instant::now(), meter.counts());
-                    let active = client.active();
-                    let active = active.as_ref().map_or("none", |id| id.as_str());
-                    screen.rate(&so_far.since(&counts), now - at, active);
-                    (counts, at) = (so_far, now);
-                }
-            }
+        while let Some(event) = events.next().await {
+            screen.event(&event);
         }
     })
 }

@@ -146,6 +146,11 @@ impl fmt::Display for Stage {
 // === impl Fault ===
 
 impl Fault {
+    /// Nothing is broken by it.
+    pub(crate) fn is_planned(self) -> bool {
+        self == Self::PlannedSwitch
+    }
+
     /// What is done to `victim`, for people.
     pub(crate) fn act(self, victim: &str, other: &str) -> String {
         match self {

@@ -4,7 +4,7 @@ use std::fmt::{Result, Write};
 
 use multidb::Sensitivity;
 
-use super::{Counters, Report, Row};
+use super::{Counters, Outcome, Report, Row};
 use crate::load::Class;
 use crate::screen::Paint;
 use crate::{grouped, millis};
@@ -29,9 +29,9 @@ impl Report {
         );
         writeln!(out, "\n{}", paint(Paint::Bold, &heading))?;
         for row in &self.rows {
-            let color = match row.first_success {
-                Some(_) => Paint::Plain,
-                None => Paint::Red,
+            let color = match row.outcome {
+                Outcome::WentOn(_) | Outcome::Untold => Paint::Plain,
+                Outcome::Stopped | Outcome::NotReached => Paint::Red,
             };
             writeln!(out, "{}", paint(color, &row.text()))?;
         }
@@ -123,10 +123,11 @@ impl Report {
 
 impl Row {
     fn text(&self) -> String {
-        let first_success = match self.first_success {
-            Some(time) => format!("{:.1} ms", millis(time)),
-            None if self.made => "never".to_owned(),
-            None => "not reached".to_owned(),
+        let first_success = match self.outcome {
+            Outcome::WentOn(time) => format!("{:.1} ms", millis(time)),
+            Outcome::Stopped => "never".to_owned(),
+            Outcome::Untold => "-".to_owned(),
+            Outcome::NotReached => "not reached".to_owned(),
         };
         columns(
             &self.fault.to_string(),
