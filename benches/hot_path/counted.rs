@@ -3,9 +3,8 @@
 //! It runs twice, the second time with twice the commands: the difference is what commands cost,
 //! without start and end. The server runs outside.
 
-use std::process::{Command, Stdio};
-
 use crate::clients::{Habit, bare, drive, ours};
+use crate::valgrind::Count;
 
 /// Marks the process that is counted.
 pub(crate) const COUNTED: &str = "--counted";
@@ -24,14 +23,6 @@ pub(crate) struct Work {
 pub(crate) enum Connection {
     Bare,
     Ours,
-}
-
-/// What to count, and where valgrind's tool for it leaves the count.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Count {
-    Instructions,
-    /// Reallocations included.
-    Allocations,
 }
 
 impl Work {
@@ -57,7 +48,7 @@ impl Work {
         })
     }
 
-    fn args(&self) -> [String; 6] {
+    fn args(&self) -> Vec<String> {
         let connection = match self.connection {
             Connection::Bare => "bare",
             Connection::Ours => "ours",
@@ -66,7 +57,7 @@ impl Work {
             Habit::Keep => "keep",
             Habit::ClonePerCommand => "clone",
         };
-        [
+        vec![
             COUNTED.to_owned(),
             connection.to_owned(),
             habit.to_owned(),
@@ -101,45 +92,7 @@ impl Work {
             commands: 2 * self.commands,
             ..self.clone()
         };
-        let (once, twice) = (count.of(self)?, count.of(&longer)?);
+        let (once, twice) = (count.of(&self.args())?, count.of(&longer.args())?);
         Ok((twice as f64 - once as f64) / self.commands as f64)
-    }
-}
-
-impl Count {
-    fn of(self, work: &Work) -> Result<u64, String> {
-        let exe =
-            std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
-        let dir = tempfile::tempdir().map_err(|error| format!("no directory: {error}"))?;
-        let (log, profile) = (dir.path().join("log"), dir.path().join("profile"));
-        let mut valgrind = Command::new("valgrind");
-        valgrind.arg(format!("--log-file={}", log.display()));
-        match self {
-            Self::Instructions => valgrind
-                .arg("--tool=callgrind")
-                .arg(format!("--callgrind-out-file={}", profile.display())),
-            Self::Allocations => valgrind.args(["--tool=memcheck", "--undef-value-errors=no"]),
-        };
-        let status = valgrind
-            .arg(exe)
-            .args(work.args())
-            .stdout(Stdio::null())
-            .status()
-            .map_err(|error| {
-                format!("valgrind cannot be run ({error}): install it (Debian package valgrind)")
-            })?;
-        if !status.success() {
-            return Err(format!("the counted process failed: {status}"));
-        }
-        let (file, label) = match self {
-            Self::Instructions => (profile, "totals: "),
-            Self::Allocations => (log, "total heap usage: "),
-        };
-        let text = std::fs::read_to_string(file).map_err(|error| format!("no count: {error}"))?;
-        let count = text.lines().find_map(|line| {
-            let number = line.split_once(label)?.1.split(' ').next()?;
-            number.replace(',', "").parse().ok()
-        });
-        count.ok_or_else(|| format!("no {label:?} in what valgrind wrote"))
     }
 }

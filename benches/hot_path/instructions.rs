@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use crate::clients::Habit;
-use crate::counted::{Connection, Count, Work};
+use crate::counted::{Connection, Work};
 use crate::report::{Report, rounded, verdict};
 use crate::support::redis_server::RedisServer;
+use crate::valgrind::Count;
 
 pub(crate) fn measure(server: &RedisServer, report: Report) -> Result<(), String> {
     report.title("instructions per command, all threads");

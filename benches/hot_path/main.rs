@@ -16,6 +16,8 @@ mod sizes;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod throughput;
+#[path = "../support/valgrind.rs"]
+mod valgrind;
 
 use std::process::ExitCode;
 

@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 #[allow(clippy::disallowed_types)]
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
 use super::backend::Meter;
 use super::machine::MemberKey;
-use super::sweep::{Clock, TICK};
+use super::sweep::{Clock, Swept, TICK};
 
 /// The calls in flight on one connection, as its callers and the sweep see them.
 pub(crate) struct Calls {
@@ -24,6 +24,10 @@ pub(crate) struct Calls {
     pub(crate) clock: Arc<Clock>,
     /// The sweep reports its silence: it is the active traffic connection.
     pub(crate) watched: AtomicBool,
+    /// It is in the sweep's list: there is something on it, or there was at the last look.
+    swept: AtomicBool,
+    sweep: Weak<Swept>,
+    this: Weak<Self>,
     pinned: AtomicU64,
     #[allow(clippy::disallowed_types)]
     ring: Mutex<Ring>,
@@ -74,12 +78,20 @@ pub(crate) struct Silence {
 // === impl Calls ===
 
 impl Calls {
-    pub(crate) fn new(member: MemberKey, meter: Arc<Meter>, clock: Arc<Clock>) -> Self {
+    pub(crate) fn new(
+        member: MemberKey,
+        meter: Arc<Meter>,
+        clock: Arc<Clock>,
+        sweep: &Arc<Swept>,
+    ) -> Arc<Self> {
         let now = clock.now();
-        Self {
+        Arc::new_cyclic(|this| Self {
             member,
             clock,
             watched: AtomicBool::new(false),
+            swept: AtomicBool::new(false),
+            sweep: Arc::downgrade(sweep),
+            this: this.clone(),
             pinned: AtomicU64::new(0),
             #[allow(clippy::disallowed_types)]
             ring: Mutex::new(Ring {
@@ -95,7 +107,7 @@ impl Calls {
                 silent: false,
             }),
             meter,
-        }
+        })
     }
 
     /// Registers a call that has been handed to the driver; returns its number and its deadline.
@@ -115,9 +127,31 @@ impl Calls {
             });
             ring.first + ring.slots.len() as u64 - 1
         };
+        // After the lock: a sweep that saw no call has taken it off its list before this.
+        if !self.swept.load(Ordering::Acquire) {
+            self.enlist();
+        }
         // After the lock: a sweep that saw no calls fell asleep before this, and is seen asleep here.
         self.clock.rouse();
         (number, deadline)
+    }
+
+    #[cold]
+    fn enlist(&self) {
+        if let (Some(sweep), Some(this)) = (self.sweep.upgrade(), self.this.upgrade())
+            && !self.swept.swap(true, Ordering::AcqRel)
+        {
+            sweep.add(this);
+        }
+    }
+
+    /// The sweep need not look at it any more; false if a call has begun just now.
+    pub(crate) fn retire(&self) -> bool {
+        self.swept.store(false, Ordering::Release);
+        // Whoever begins a call after this look finds the flag down, by way of the lock.
+        let idle = self.ring().slots.is_empty();
+        // Else it is back on the list by itself, or is to stay on it.
+        idle || self.swept.swap(true, Ordering::AcqRel)
     }
 
     /// The task that waits for the call has changed.
@@ -306,8 +340,9 @@ mod tests {
 
     const MS: u64 = 1_000;
 
-    fn calls() -> Calls {
-        Calls::new(MemberKey(1), Arc::default(), Arc::new(Clock::for_task()))
+    fn calls() -> Arc<Calls> {
+        let (clock, sweep) = (Arc::new(Clock::for_task()), Swept::new(Arc::default()));
+        Calls::new(MemberKey(1), Arc::default(), clock, &sweep)
     }
 
     fn sweep(calls: &Calls, now: u64) -> (usize, bool, Option<Silence>) {

@@ -401,9 +401,6 @@ impl<B: Backend> Supervisor<B> {
         }
         let (member, slot_name, incarnation) = (probe.member, probe.slot, conn.incarnation);
         let lost = conn.lost.clone();
-        if slot_name == Slot::Traffic {
-            self.core.swept.add(conn.calls.clone());
-        }
         let old = slot.replace(Link { conn, reported: 0 });
         // What was buried since the probe began waits for the next fence.
         place.marks.drain(..fence.marks.min(place.marks.len()));

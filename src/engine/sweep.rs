@@ -139,6 +139,8 @@ impl Swept {
         })
     }
 
+    /// From the next look on. Only connections with something on them are looked at, so that a thousand
+    /// standbys cost nothing.
     pub(crate) fn add(&self, calls: Arc<Calls>) {
         self.lock().push(calls);
     }
@@ -215,7 +217,8 @@ impl Swept {
                 tell = true;
             }
             // Nobody else holds it: the connection is gone, and its last call with it.
-            Arc::strong_count(calls) > 1
+            let gone = Arc::strong_count(calls) == 1;
+            !gone && (watched || owes || !calls.retire())
         });
         for waker in due.drain(..) {
             waker.wake();
@@ -407,6 +410,31 @@ fn run_as_thread() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::task::noop_waker;
+
+    #[test]
+    fn a_connection_is_looked_at_while_there_is_something_on_it() {
+        let (clock, swept) = (Arc::new(Clock::for_task()), Swept::new(Arc::default()));
+        let calls = Calls::new(MemberKey(1), Arc::default(), clock, &swept);
+        let look = |at| swept.sweep(at, false, &mut Vec::new());
+        assert_eq!(swept.lock().len(), 0, "a standby");
+        for _ in 0..2 {
+            let (first, _) = calls.begin(1, noop_waker());
+            let (second, _) = calls.begin(1, noop_waker());
+            calls.finish(first, true);
+            look(1);
+            assert_eq!(swept.lock().len(), 1);
+            calls.finish(second, true);
+            look(2);
+            assert_eq!(swept.lock().len(), 0);
+        }
+        // The active one stays: the next call on it is a moment away.
+        calls.watched.store(true, Ordering::Release);
+        let (call, _) = calls.begin(1, noop_waker());
+        calls.finish(call, true);
+        look(3);
+        assert_eq!(swept.lock().len(), 1);
+    }
 
     #[tokio::test]
     async fn a_far_deadline_is_told_shortly_before_it_while_nothing_else_happens() {

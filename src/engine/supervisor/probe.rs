@@ -112,7 +112,8 @@ impl<B: Backend> ProbeTask<B> {
         self.incarnation += 1;
         let limit = deadline.min(Instant::now() + calls.connect_timeout);
         let handle = connect(&self.core.backend, &self.database, &wiring, limit).await?;
-        let calls = Calls::new(self.probe.member, wiring.meter, self.core.clock.clone());
+        let (clock, sweep) = (self.core.clock.clone(), &self.core.swept);
+        let calls = Calls::new(self.probe.member, wiring.meter, clock, sweep);
         let conn = Arc::new(Conn {
             member: self.probe.member,
             id: self.database.id.clone(),
@@ -120,7 +121,7 @@ impl<B: Backend> ProbeTask<B> {
             incarnation: self.incarnation,
             mark: self.core.backend.mark(&handle),
             handle,
-            calls: Arc::new(calls),
+            calls,
             lost: wiring.lost,
         });
         self.fresh = Some(conn.clone());
