@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use crate::clients::Habit;
+use crate::clients::{Habit, SMALL, Shape};
 use crate::counted::{Connection, Work};
 use crate::report::{Report, rounded, verdict};
 use crate::support::redis_server::RedisServer;
@@ -17,12 +17,13 @@ pub(crate) fn measure(server: &RedisServer, report: Report) -> Result<(), String
         let count = |connection| {
             let work = Work {
                 connection,
+                shape: Shape::Value(SMALL),
                 habit: Habit::Keep,
                 tasks,
-                commands: COMMANDS,
+                requests: REQUESTS,
                 url: server.url(),
             };
-            work.per_command(Count::Allocations)
+            work.per_request(Count::Allocations)
         };
         let (bare, ours) = (count(Connection::Bare)?, count(Connection::Ours)?);
         let extra = rounded(ours - bare);
@@ -37,7 +38,7 @@ pub(crate) fn measure(server: &RedisServer, report: Report) -> Result<(), String
     Ok(())
 }
 
-const COMMANDS: usize = 12_800;
+const REQUESTS: usize = 12_800;
 
 /// What one look or one reconnect of the supervisor may still allocate, spread over all commands.
 const STRAY: f64 = 0.01;

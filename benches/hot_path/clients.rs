@@ -7,12 +7,26 @@ use tokio::task::JoinSet;
 
 use crate::support::redis_server::RedisServer;
 
-/// What every command asks for: 64 bytes.
-pub(crate) const KEY: &str = "hot";
+/// What one request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One value of so many bytes.
+    Value(usize),
+    /// So many values of 64 bytes in one pipeline.
+    Pipeline(usize),
+}
 
 pub(crate) async fn fill(server: &RedisServer) {
-    let value = "x".repeat(64);
-    server.cmd::<()>(&["SET", KEY, &value]).await;
+    for bytes in [SMALL, 1024, 65_536] {
+        let value = "x".repeat(bytes);
+        server.cmd::<()>(&["SET", &key(bytes), &value]).await;
+    }
+}
+
+pub(crate) const SMALL: usize = 64;
+
+pub(crate) fn key(bytes: usize) -> String {
+    format!("hot:{bytes}")
 }
 
 /// As `redis::Client` makes it by default.
@@ -37,33 +51,53 @@ pub(crate) enum Habit {
     ClonePerCommand,
 }
 
-/// Runs `commands` in all, shared evenly by so many tasks.
-pub(crate) async fn drive<C>(con: &C, habit: Habit, tasks: usize, commands: usize)
+/// Runs `requests` in all, shared evenly by so many tasks.
+pub(crate) async fn drive<C>(con: &C, shape: Shape, habit: Habit, tasks: usize, requests: usize)
 where
     C: ConnectionLike + Clone + Send + Sync + 'static,
 {
-    let each = commands / tasks;
+    let each = requests / tasks;
     if tasks == 1 {
-        return work(con.clone(), habit, each).await;
+        return work(con.clone(), shape, habit, each).await;
     }
     let mut running = JoinSet::new();
     for _ in 0..tasks {
-        running.spawn(work(con.clone(), habit, each));
+        running.spawn(work(con.clone(), shape, habit, each));
     }
     while let Some(done) = running.join_next().await {
         done.expect("a task without a panic");
     }
 }
 
-async fn work<C>(mut con: C, habit: Habit, commands: usize)
+async fn work<C>(mut con: C, shape: Shape, habit: Habit, requests: usize)
 where
     C: ConnectionLike + Clone + Send + Sync + 'static,
 {
-    for _ in 0..commands {
-        let reply: redis::RedisResult<Vec<u8>> = match habit {
-            Habit::Keep => con.get(KEY).await,
-            Habit::ClonePerCommand => con.clone().get(KEY).await,
-        };
-        assert_eq!(reply.expect("a reply").len(), 64);
+    let bytes = match shape {
+        Shape::Value(bytes) => bytes,
+        Shape::Pipeline(_) => SMALL,
+    };
+    let key = key(bytes);
+    let mut pipeline = redis::pipe();
+    if let Shape::Pipeline(commands) = shape {
+        for _ in 0..commands {
+            pipeline.get(&key);
+        }
+    }
+    for _ in 0..requests {
+        match shape {
+            Shape::Value(_) => {
+                let reply: redis::RedisResult<Vec<u8>> = match habit {
+                    Habit::Keep => con.get(&key).await,
+                    Habit::ClonePerCommand => con.clone().get(&key).await,
+                };
+                assert_eq!(reply.expect("a reply").len(), bytes);
+            }
+            Shape::Pipeline(commands) => {
+                let replies: redis::RedisResult<Vec<Vec<u8>>> =
+                    pipeline.query_async(&mut con).await;
+                assert_eq!(replies.expect("replies").len(), commands);
+            }
+        }
     }
 }

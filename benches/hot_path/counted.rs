@@ -1,9 +1,9 @@
 //! A fixed amount of work in a process of its own, to be counted from outside by valgrind.
 //!
-//! It runs twice, the second time with twice the commands: the difference is what commands cost,
+//! It runs twice, the second time with twice the requests: the difference is what requests cost,
 //! without start and end. The server runs outside.
 
-use crate::clients::{Habit, bare, drive, ours};
+use crate::clients::{Habit, Shape, bare, drive, ours};
 use crate::valgrind::Count;
 
 /// Marks the process that is counted.
@@ -13,9 +13,10 @@ pub(crate) const COUNTED: &str = "--counted";
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
     pub(crate) connection: Connection,
+    pub(crate) shape: Shape,
     pub(crate) habit: Habit,
     pub(crate) tasks: usize,
-    pub(crate) commands: usize,
+    pub(crate) requests: usize,
     pub(crate) url: String,
 }
 
@@ -27,8 +28,8 @@ pub(crate) enum Connection {
 
 impl Work {
     pub(crate) fn parse(args: &[String]) -> Result<Self, String> {
-        let [connection, habit, tasks, commands, url] = args else {
-            return Err(format!("{COUNTED} takes five values, not {args:?}"));
+        let [connection, shape, size, habit, tasks, requests, url] = args else {
+            return Err(format!("{COUNTED} takes seven values, not {args:?}"));
         };
         let number = |text: &str| text.parse().map_err(|_| format!("not a number: {text}"));
         Ok(Self {
@@ -37,13 +38,18 @@ impl Work {
                 "ours" => Connection::Ours,
                 unknown => return Err(format!("no connection is called {unknown}")),
             },
+            shape: match shape.as_str() {
+                "value" => Shape::Value(number(size)?),
+                "pipeline" => Shape::Pipeline(number(size)?),
+                unknown => return Err(format!("no shape is called {unknown}")),
+            },
             habit: match habit.as_str() {
                 "keep" => Habit::Keep,
                 "clone" => Habit::ClonePerCommand,
                 unknown => return Err(format!("no habit is called {unknown}")),
             },
             tasks: number(tasks)?,
-            commands: number(commands)?,
+            requests: number(requests)?,
             url: url.clone(),
         })
     }
@@ -53,6 +59,10 @@ impl Work {
             Connection::Bare => "bare",
             Connection::Ours => "ours",
         };
+        let (shape, size) = match self.shape {
+            Shape::Value(bytes) => ("value", bytes),
+            Shape::Pipeline(commands) => ("pipeline", commands),
+        };
         let habit = match self.habit {
             Habit::Keep => "keep",
             Habit::ClonePerCommand => "clone",
@@ -60,9 +70,11 @@ impl Work {
         vec![
             COUNTED.to_owned(),
             connection.to_owned(),
+            shape.to_owned(),
+            size.to_string(),
             habit.to_owned(),
             self.tasks.to_string(),
-            self.commands.to_string(),
+            self.requests.to_string(),
             self.url.clone(),
         ]
     }
@@ -77,22 +89,29 @@ impl Work {
             .build()
             .map_err(|error| format!("no runtime: {error}"))?;
         runtime.block_on(async {
-            let (habit, tasks, commands) = (self.habit, self.tasks, self.commands);
-            match self.connection {
-                Connection::Bare => drive(&bare(&self.url).await, habit, tasks, commands).await,
-                Connection::Ours => drive(&ours(&self.url).await, habit, tasks, commands).await,
+            let Self {
+                connection,
+                shape,
+                habit,
+                tasks,
+                requests,
+                url,
+            } = self;
+            match connection {
+                Connection::Bare => drive(&bare(&url).await, shape, habit, tasks, requests).await,
+                Connection::Ours => drive(&ours(&url).await, shape, habit, tasks, requests).await,
             }
         });
         Ok(())
     }
 
-    /// How often a command costs what is counted, in all threads of the process.
-    pub(crate) fn per_command(&self, count: Count) -> Result<f64, String> {
+    /// What a request costs of what is counted, in all threads of the process.
+    pub(crate) fn per_request(&self, count: Count) -> Result<f64, String> {
         let longer = Self {
-            commands: 2 * self.commands,
+            requests: 2 * self.requests,
             ..self.clone()
         };
         let (once, twice) = (count.of(&self.args())?, count.of(&longer.args())?);
-        Ok((twice as f64 - once as f64) / self.commands as f64)
+        Ok((twice as f64 - once as f64) / self.requests as f64)
     }
 }

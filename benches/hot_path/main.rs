@@ -4,6 +4,7 @@
 //! deadline, exactly, by its sweep. Client and server share one core, because an unpinned comparison of
 //! identical code may show anything from a half to the double, and the blocks of the two are
 //! interleaved. Instructions and allocations are counted by valgrind, which no neighbour disturbs.
+//! With `--guard` only instructions are counted, and more than were recorded are a failure.
 
 mod allocations;
 mod clients;
@@ -43,13 +44,19 @@ fn run(args: &[String]) -> Result<(), String> {
     }
     let mut json = false;
     let mut pinned = false;
+    let mut guard = false;
     for arg in args {
         match arg.as_str() {
             // What cargo adds.
             "--bench" => {}
             "--json" => json = true,
+            "--guard" => guard = true,
             pinning::PINNED => pinned = true,
-            unknown => return Err(format!("unknown option {unknown}; there is only --json")),
+            unknown => {
+                return Err(format!(
+                    "unknown option {unknown}; there are --json and --guard"
+                ));
+            }
         }
     }
     if !pinned {
@@ -64,6 +71,9 @@ fn run(args: &[String]) -> Result<(), String> {
         // Started from here, it inherits the core.
         let server = RedisServer::start().await;
         clients::fill(&server).await;
+        if guard {
+            return instructions::guard(&server, report);
+        }
         sizes::measure(&server, report).await;
         allocations::measure(&server, report)?;
         instructions::measure(&server, report)?;

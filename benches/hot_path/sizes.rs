@@ -4,7 +4,7 @@ use multidb::MultiDbConnection;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
-use crate::clients::{KEY, bare, ours};
+use crate::clients::{SMALL, bare, key, ours};
 use crate::report::Report;
 use crate::support::redis_server::RedisServer;
 
@@ -12,7 +12,7 @@ pub(crate) async fn measure(server: &RedisServer, report: Report) {
     let url = server.url();
     let (mut bare, mut ours) = (bare(&url).await, ours(&url).await);
     let mut get = redis::cmd("GET");
-    get.arg(KEY);
+    get.arg(key(SMALL));
     report.title("bytes");
     let tell = |figure: &str, what: &str, bare: usize, ours: usize| {
         report.figure(

@@ -8,7 +8,7 @@ use multidb::{Config, Database, MultiDbClient, StartPolicy};
 use redis::AsyncCommands;
 use tokio::task::JoinSet;
 
-use crate::clients::{Habit, KEY, bare, drive};
+use crate::clients::{Habit, SMALL, Shape, bare, drive, key};
 
 /// Marks such a process.
 pub(crate) const CHILD: &str = "--child";
@@ -126,7 +126,7 @@ impl Work {
                     callers,
                     commands,
                     url,
-                } => drive(&bare(&url).await, Habit::Keep, callers, commands).await,
+                } => drive(&bare(&url).await, GET, Habit::Keep, callers, commands).await,
                 Self::Commands {
                     members,
                     callers,
@@ -134,7 +134,7 @@ impl Work {
                     url,
                 } => {
                     let con = client(members, &url, quiet()).await.connection();
-                    drive(&con, Habit::Keep, callers, commands).await;
+                    drive(&con, GET, Habit::Keep, callers, commands).await;
                 }
                 Self::Members { members, url } => {
                     let _client = client(members, &url, quiet()).await;
@@ -217,6 +217,7 @@ fn quiet() -> Config {
     config
 }
 
+const GET: Shape = Shape::Value(SMALL);
 const HOUR: Duration = Duration::from_secs(3600);
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -239,7 +240,7 @@ where
     for _ in 0..calls {
         let mut con = con.clone();
         tasks.spawn(async move {
-            let _: redis::RedisResult<Vec<u8>> = con.get(KEY).await;
+            let _: redis::RedisResult<Vec<u8>> = con.get(key(SMALL)).await;
         });
     }
     // Until all of them have been handed to the driver and written.
