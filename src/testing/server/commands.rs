@@ -6,6 +6,7 @@ mod hashes;
 mod introspection;
 mod keys;
 mod lists;
+mod sampling;
 mod sets;
 mod strings;
 mod transactions;
@@ -270,20 +271,35 @@ static TABLE: &[Command] = &[
     grow("rpushx", -3, lists::rpushx),
     grow("sadd", -3, sets::sadd),
     read("scard", 2, sets::scard),
+    read("sdiff", -2, sets::sdiff),
+    grow("sdiffstore", -3, sets::sdiffstore),
+    read("sinter", -2, sets::sinter),
+    read("sintercard", -3, sets::sintercard),
+    grow("sinterstore", -3, sets::sinterstore),
     read("sismember", 3, sets::sismember),
     read("smembers", 2, sets::smembers),
+    read("smismember", -3, sets::smismember),
+    write("smove", 4, sets::smove),
     write("spop", -2, sets::spop),
+    read("srandmember", -2, sets::srandmember),
     write("srem", -3, sets::srem),
     read("sscan", -3, sets::sscan),
+    read("sunion", -2, sets::sunion),
+    grow("sunionstore", -3, sets::sunionstore),
     write("hdel", -3, hashes::hdel),
     read("hexists", 3, hashes::hexists),
     read("hget", 3, hashes::hget),
     read("hgetall", 2, hashes::hgetall),
     grow("hincrby", 4, hashes::hincrby),
+    grow("hincrbyfloat", 4, hashes::hincrbyfloat),
     read("hkeys", 2, hashes::hkeys),
     read("hlen", 2, hashes::hlen),
     read("hmget", -3, hashes::hmget),
+    grow("hmset", -4, hashes::hmset),
+    read("hrandfield", -2, hashes::hrandfield),
     read("hscan", -3, hashes::hscan),
     grow("hset", -4, hashes::hset),
+    grow("hsetnx", 4, hashes::hsetnx),
+    read("hstrlen", 3, hashes::hstrlen),
     read("hvals", 2, hashes::hvals),
 ];

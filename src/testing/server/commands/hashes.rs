@@ -1,19 +1,43 @@
 //! Hashes.
 
-use crate::testing::server::commands::keys::{Scan, cursor, pairs};
-use crate::testing::server::commands::strings::OVERFLOW;
+use crate::testing::server::commands::keys::{Scan, cursor, is, pairs};
+use crate::testing::server::commands::sampling::{place, sample, sample_of_pairs_arg};
+use crate::testing::server::commands::strings::{OVERFLOW, finite_arg, float_sum};
 use crate::testing::server::database::Database;
-use crate::testing::server::resp::{Answer, Refusal, Reply, integer, integer_arg};
+use crate::testing::server::resp::{Answer, Refusal, Reply, SYNTAX, integer, integer_arg};
 use crate::testing::server::storage::Hash;
 
 pub(super) fn hset(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
-    let pairs = pairs(&args[2..], "hset")?;
+    let added = insert(database, args, "hset")?;
+    out.size(added);
+    Ok(())
+}
+
+pub(super) fn hmset(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    insert(database, args, "hmset")?;
+    out.ok();
+    Ok(())
+}
+
+/// Sets every pair of `args`; how many fields are new.
+fn insert(database: &mut Database, args: &[&[u8]], command: &str) -> Result<usize, Refusal> {
+    let pairs = pairs(&args[2..], command)?;
     let hash: &mut Hash = database.write_or_create(args[1])?;
     let added = pairs
         .filter(|(field, value)| hash.insert(field.to_vec(), value.to_vec()).is_none())
         .count();
     database.changed(args[1]);
-    out.size(added);
+    Ok(added)
+}
+
+pub(super) fn hsetnx(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    let hash: &mut Hash = database.write_or_create(args[1])?;
+    let absent = !hash.contains_key(args[2]);
+    if absent {
+        hash.insert(args[2].to_vec(), args[3].to_vec());
+        database.changed(args[1]);
+    }
+    out.flag(absent);
     Ok(())
 }
 
@@ -86,6 +110,62 @@ pub(super) fn hlen(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> 
     Ok(())
 }
 
+pub(super) fn hstrlen(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    let hash = database.read::<Hash>(args[1])?;
+    let value = hash.and_then(|hash| hash.get(args[2]));
+    out.size(value.map_or(0, Vec::len));
+    Ok(())
+}
+
+pub(super) fn hrandfield(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    if args.len() == 2 {
+        return one_at_random(database, args[1], out);
+    }
+    let (count, with_values) = match &args[2..] {
+        [count] => (sample_of_pairs_arg(count, false)?, false),
+        [count, option] if is(option, "withvalues") => (sample_of_pairs_arg(count, true)?, true),
+        [count, ..] => {
+            sample_of_pairs_arg(count, false)?;
+            return Err(SYNTAX);
+        }
+        [] => return Err(SYNTAX),
+    };
+    let length = database.read::<Hash>(args[1])?.map_or(0, Hash::len);
+    let places = match length {
+        0 => Vec::new(),
+        _ => sample(database, length, count)?,
+    };
+    let hash = database.read::<Hash>(args[1])?;
+    let all: Vec<_> = hash.into_iter().flatten().collect();
+    // RESP3 groups a field with its value, RESP2 lists them in a row.
+    let grouped = with_values && out.resp3;
+    out.array(if with_values && !grouped {
+        places.len() * 2
+    } else {
+        places.len()
+    });
+    for place in places {
+        let (field, value) = all[place];
+        if grouped {
+            out.array(2);
+        }
+        out.bulk(field);
+        if with_values {
+            out.bulk(value);
+        }
+    }
+    Ok(())
+}
+
+fn one_at_random(database: &mut Database, key: &[u8], out: &mut Reply) -> Answer {
+    let length = database.read::<Hash>(key)?.map_or(1, Hash::len);
+    let place = place(database, length);
+    let hash = database.read::<Hash>(key)?;
+    let field = hash.and_then(|hash| hash.keys().nth(place));
+    out.bulk_or_null(field.map(Vec::as_slice));
+    Ok(())
+}
+
 pub(super) fn hincrby(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
     let increment = integer_arg(args[3])?;
     let current = match database
@@ -101,6 +181,24 @@ pub(super) fn hincrby(database: &mut Database, args: &[&[u8]], out: &mut Reply) 
         .insert(args[2].to_vec(), sum.to_string().into_bytes());
     database.changed(args[1]);
     out.integer(sum);
+    Ok(())
+}
+
+pub(super) fn hincrbyfloat(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    let increment = finite_arg(args[3])?;
+    let hash = database.read::<Hash>(args[1])?;
+    let current = hash.and_then(|hash| hash.get(args[2]));
+    let current = current.map_or(b"0".as_slice(), Vec::as_slice);
+    let sum = float_sum(
+        current,
+        increment,
+        Refusal::new("ERR hash value is not a float"),
+    )?;
+    out.bulk(sum.as_bytes());
+    database
+        .write_or_create::<Hash>(args[1])?
+        .insert(args[2].to_vec(), sum.into_bytes());
+    database.changed(args[1]);
     Ok(())
 }
 

@@ -284,26 +284,44 @@ fn add(database: &mut Database, key: &[u8], increment: i64, out: &mut Reply) -> 
 pub(super) const OVERFLOW: Refusal = Refusal::new("ERR increment or decrement would overflow");
 
 pub(super) fn incrbyfloat(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
-    let not_a_float = Refusal::new("ERR value is not a valid float");
-    let key = args[1];
-    let zero = b"0".to_vec();
-    let current = database.read::<Text>(key)?.unwrap_or(&zero);
-    let sum = match (decimal(current), decimal(args[2])) {
-        (Some(a), Some(b)) if a.checked_add(b).is_some() => show_decimal(a + b),
-        _ => {
-            let sum =
-                float(current).ok_or(not_a_float.clone())? + float(args[2]).ok_or(not_a_float)?;
-            if !sum.is_finite() {
-                return Err(Refusal::new("ERR increment would produce NaN or Infinity"));
-            }
-            trimmed(format!("{sum:.17}"))
-        }
-    };
+    let current = database.read::<Text>(args[1])?;
+    let current = current.map_or(b"0".as_slice(), Vec::as_slice);
+    let sum = float_sum(current, args[2], NOT_A_FLOAT)?;
     out.bulk(sum.as_bytes());
-    *database.write_or_create::<Text>(key)? = sum.into_bytes();
-    database.changed(key);
+    *database.write_or_create::<Text>(args[1])? = sum.into_bytes();
+    database.changed(args[1]);
     Ok(())
 }
+
+/// A text that is a finite float; `INCRBYFLOAT` finds an infinite one only in the sum.
+pub(super) fn finite_arg(text: &[u8]) -> Result<&[u8], Refusal> {
+    match float(text) {
+        Some(number) if number.is_finite() => Ok(text),
+        Some(_) => Err(Refusal::new("ERR value is NaN or Infinity")),
+        None => Err(NOT_A_FLOAT),
+    }
+}
+
+/// `current + increment` as Redis prints it; `refusal` is for a `current` that is no float.
+pub(super) fn float_sum(
+    current: &[u8],
+    increment: &[u8],
+    refusal: Refusal,
+) -> Result<String, Refusal> {
+    if let (Some(a), Some(b)) = (decimal(current), decimal(increment))
+        && let Some(sum) = a.checked_add(b)
+    {
+        return Ok(show_decimal(sum));
+    }
+    let current = float(current).ok_or(refusal)?;
+    let sum = current + float(increment).ok_or(NOT_A_FLOAT)?;
+    if !sum.is_finite() {
+        return Err(Refusal::new("ERR increment would produce NaN or Infinity"));
+    }
+    Ok(trimmed(format!("{sum:.17}")))
+}
+
+const NOT_A_FLOAT: Refusal = Refusal::new("ERR value is not a valid float");
 
 // Redis adds in 80-bit floats and prints 17 decimals, so that 0.1 + 0.2 is 0.3 there; the 64-bit
 // float of this language would say 0.30000000000000004. Adding decimals exactly says 0.3 too.
