@@ -30,6 +30,7 @@ mod database;
 mod process;
 mod resp;
 mod session;
+mod sorted_set;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use tokio::time::{Instant, sleep};
 
 use connection::Connection;
 use process::{Ending, Pause, Port, Process, Shared};
+pub use sorted_set::SortedSet;
 pub use storage::{Storage, Value};
 use waiting::Served;
 

@@ -6,8 +6,10 @@ mod hashes;
 mod introspection;
 mod keys;
 mod lists;
+mod ranges;
 mod sampling;
 mod sets;
+mod sorted_sets;
 mod strings;
 mod transactions;
 
@@ -302,4 +304,27 @@ static TABLE: &[Command] = &[
     grow("hsetnx", 4, hashes::hsetnx),
     read("hstrlen", 3, hashes::hstrlen),
     read("hvals", 2, hashes::hvals),
+    grow("zadd", -4, sorted_sets::zadd),
+    read("zcard", 2, sorted_sets::zcard),
+    read("zcount", 4, ranges::zcount),
+    grow("zincrby", 4, sorted_sets::zincrby),
+    read("zlexcount", 4, ranges::zlexcount),
+    read("zmscore", -3, sorted_sets::zmscore),
+    write("zpopmax", -2, sorted_sets::zpopmax),
+    write("zpopmin", -2, sorted_sets::zpopmin),
+    read("zrandmember", -2, sorted_sets::zrandmember),
+    read("zrange", -4, ranges::zrange),
+    read("zrangebylex", -4, ranges::zrangebylex),
+    read("zrangebyscore", -4, ranges::zrangebyscore),
+    read("zrank", 3, sorted_sets::zrank),
+    write("zrem", -3, sorted_sets::zrem),
+    write("zremrangebylex", 4, ranges::zremrangebylex),
+    write("zremrangebyrank", 4, ranges::zremrangebyrank),
+    write("zremrangebyscore", 4, ranges::zremrangebyscore),
+    read("zrevrange", -4, ranges::zrevrange),
+    read("zrevrangebylex", -4, ranges::zrevrangebylex),
+    read("zrevrangebyscore", -4, ranges::zrevrangebyscore),
+    read("zrevrank", 3, sorted_sets::zrevrank),
+    read("zscan", -3, sorted_sets::zscan),
+    read("zscore", 3, sorted_sets::zscore),
 ];

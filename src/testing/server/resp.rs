@@ -89,6 +89,15 @@ impl Reply {
         self.count(b':', length);
     }
 
+    pub(super) fn double(&mut self, number: f64) {
+        let text = show_double(number);
+        if self.resp3 {
+            self.line(b',', text.as_bytes());
+        } else {
+            self.bulk(text.as_bytes());
+        }
+    }
+
     pub(super) fn bulk(&mut self, bytes: &[u8]) {
         self.count(b'$', bytes.len());
         self.bytes.extend_from_slice(bytes);
@@ -204,6 +213,26 @@ pub(super) const NOT_AN_INTEGER: Refusal =
     Refusal::new("ERR value is not an integer or out of range");
 pub(super) const NOT_POSITIVE: Refusal =
     Refusal::new("ERR value is out of range, must be positive");
+
+/// A number as Redis 7.0 prints it: C's `%.17g`, where 0.1 is 0.10000000000000001.
+pub(super) fn show_double(number: f64) -> String {
+    if number.is_infinite() {
+        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    let scientific = format!("{number:.16e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    let trimmed = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    if !(-4..17).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{}e{sign}{:02}", trimmed(mantissa), exponent.abs());
+    }
+    let decimals = usize::try_from(16 - exponent).unwrap_or_default();
+    trimmed(&format!("{number:.decimals$}"))
+}
 
 /// A decimal integer as Redis reads one: no sign `+`, no spaces, no leading zeros.
 pub(super) fn integer(text: &[u8]) -> Option<i64> {

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::database::Database;
 use super::resp::Refusal;
+use super::sorted_set::SortedSet;
 
 /// A server's data: what would be on its disk.
 ///
@@ -108,6 +109,19 @@ impl Storage {
         }
     }
 
+    /// The members of the sorted set at `key` with their scores, the lowest first; empty if there is
+    /// no such sorted set.
+    #[must_use]
+    pub fn sorted_set(&self, key: impl AsRef<[u8]>) -> Vec<(Vec<u8>, f64)> {
+        match self.get(key) {
+            Some(Value::SortedSet(members)) => members
+                .iter()
+                .map(|(member, score)| (member.to_vec(), score))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether `key` exists, whatever its type.
     #[must_use]
     pub fn contains(&self, key: impl AsRef<[u8]>) -> bool {
@@ -168,6 +182,8 @@ pub enum Value {
     Set(BTreeSet<Vec<u8>>),
     /// A hash. Kept sorted by field, so that replies are the same in every run.
     Hash(BTreeMap<Vec<u8>, Vec<u8>>),
+    /// A sorted set.
+    SortedSet(SortedSet),
 }
 
 impl Value {
@@ -179,16 +195,18 @@ impl Value {
             Self::List(_) => "list",
             Self::Set(_) => "set",
             Self::Hash(_) => "hash",
+            Self::SortedSet(_) => "zset",
         }
     }
 
-    /// Redis keeps no empty list, set or hash: such a key does not exist.
+    /// Redis keeps no empty list, set, hash or sorted set: such a key does not exist.
     pub(super) fn is_void(&self) -> bool {
         match self {
             Self::String(_) => false,
             Self::List(items) => items.is_empty(),
             Self::Set(members) => members.is_empty(),
             Self::Hash(fields) => fields.is_empty(),
+            Self::SortedSet(members) => members.is_empty(),
         }
     }
 }
