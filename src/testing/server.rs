@@ -32,6 +32,7 @@ mod resp;
 mod session;
 mod sorted_set;
 mod storage;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -52,6 +53,7 @@ use connection::Connection;
 use process::{Ending, Pause, Port, Process, Shared};
 pub use sorted_set::SortedSet;
 pub use storage::{Storage, Value};
+pub use stream::Stream;
 use waiting::Served;
 
 /// A running in-process database. Dropping it ends its connections and its tasks.

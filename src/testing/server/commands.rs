@@ -10,6 +10,8 @@ mod ranges;
 mod sampling;
 mod sets;
 mod sorted_sets;
+mod stream_groups;
+mod streams;
 mod strings;
 mod transactions;
 
@@ -327,4 +329,18 @@ static TABLE: &[Command] = &[
     read("zrevrank", 3, sorted_sets::zrevrank),
     read("zscan", -3, sorted_sets::zscan),
     read("zscore", 3, sorted_sets::zscore),
+    write("xack", -4, stream_groups::xack),
+    grow("xadd", -5, streams::xadd),
+    write("xdel", -3, streams::xdel),
+    container("xgroup"),
+    grow("xgroup|create", -5, stream_groups::create),
+    grow("xgroup|createconsumer", 5, stream_groups::createconsumer),
+    write("xgroup|delconsumer", 5, stream_groups::delconsumer),
+    write("xgroup|destroy", 4, stream_groups::destroy),
+    write("xgroup|setid", -5, stream_groups::setid),
+    read("xlen", 2, streams::xlen),
+    read("xpending", -3, stream_groups::xpending),
+    read("xrange", -4, streams::xrange),
+    read("xrevrange", -4, streams::xrevrange),
+    write("xtrim", -4, streams::xtrim),
 ];

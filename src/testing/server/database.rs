@@ -183,7 +183,7 @@ impl Database {
                 self.remove(key);
                 return;
             }
-            Some(Value::List(_)) => self.waiting.ready(key),
+            Some(Value::List(_) | Value::Stream(_)) => self.waiting.ready(key),
             _ => {}
         }
         self.touch(key);

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::database::Database;
 use super::resp::Refusal;
 use super::sorted_set::SortedSet;
+use super::stream::Stream;
 
 /// A server's data: what would be on its disk.
 ///
@@ -122,6 +123,15 @@ impl Storage {
         }
     }
 
+    /// The stream at `key`; an empty one without groups if there is none.
+    #[must_use]
+    pub fn stream(&self, key: impl AsRef<[u8]>) -> Stream {
+        match self.get(key) {
+            Some(Value::Stream(stream)) => stream,
+            _ => Stream::default(),
+        }
+    }
+
     /// Whether `key` exists, whatever its type.
     #[must_use]
     pub fn contains(&self, key: impl AsRef<[u8]>) -> bool {
@@ -184,6 +194,8 @@ pub enum Value {
     Hash(BTreeMap<Vec<u8>, Vec<u8>>),
     /// A sorted set.
     SortedSet(SortedSet),
+    /// A stream with its consumer groups.
+    Stream(Stream),
 }
 
 impl Value {
@@ -196,13 +208,14 @@ impl Value {
             Self::Set(_) => "set",
             Self::Hash(_) => "hash",
             Self::SortedSet(_) => "zset",
+            Self::Stream(_) => "stream",
         }
     }
 
     /// Redis keeps no empty list, set, hash or sorted set: such a key does not exist.
     pub(super) fn is_void(&self) -> bool {
         match self {
-            Self::String(_) => false,
+            Self::String(_) | Self::Stream(_) => false,
             Self::List(items) => items.is_empty(),
             Self::Set(members) => members.is_empty(),
             Self::Hash(fields) => fields.is_empty(),
