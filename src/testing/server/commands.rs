@@ -11,6 +11,7 @@ mod sampling;
 mod sets;
 mod sorted_sets;
 mod stream_groups;
+mod stream_reads;
 mod streams;
 mod strings;
 mod transactions;
@@ -21,6 +22,7 @@ use std::sync::LazyLock;
 use super::database::Database;
 use super::resp::{Answer, Refusal, Reply};
 use super::session::Context;
+pub(super) use stream_reads::Reading;
 
 /// One command, or one subcommand (`client|kill`).
 #[derive(Debug)]
@@ -341,6 +343,8 @@ static TABLE: &[Command] = &[
     read("xlen", 2, streams::xlen),
     read("xpending", -3, stream_groups::xpending),
     read("xrange", -4, streams::xrange),
+    session("xread", -4, LOADED, stream_reads::xread),
+    session("xreadgroup", -7, LOADED | WRITES, stream_reads::xreadgroup),
     read("xrevrange", -4, streams::xrevrange),
     write("xtrim", -4, streams::xtrim),
 ];

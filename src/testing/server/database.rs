@@ -116,6 +116,9 @@ impl Database {
     pub(super) fn put(&mut self, key: &[u8], value: Value) {
         match self.entries.get_mut(key) {
             Some(entry) => {
+                if matches!(entry.value, Value::Stream(_)) {
+                    self.waiting.ready(key);
+                }
                 entry.value = value;
                 self.persist(key);
             }
@@ -127,6 +130,10 @@ impl Database {
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<Value> {
         let (key, entry) = self.entries.remove_entry(key)?;
         self.by_birth.remove(&entry.birth);
+        if matches!(entry.value, Value::Stream(_)) {
+            // Who reads it in a group is told that it has gone.
+            self.waiting.ready(&key);
+        }
         self.touch(&key);
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, key));

@@ -21,9 +21,9 @@ pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Stream {
     /// All entries, the oldest first: the id as Redis writes it, fields and values.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (String, &[(Vec<u8>, Vec<u8>)])> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (String, &Fields)> {
         let entries = self.entries.iter();
-        entries.map(|(id, fields)| (id.to_string(), fields.as_slice()))
+        entries.map(|(id, fields)| (id.to_string(), fields))
     }
 
     /// How many entries there are.

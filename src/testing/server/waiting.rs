@@ -1,9 +1,10 @@
-//! Clients blocked on lists: who waits for which key, and who is served when it fills.
+//! Clients blocked on lists and streams: who waits for which key, and who is served when it fills.
 
 use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::oneshot;
 
+use super::commands::Reading;
 use super::database::{Database, Key};
 use super::resp::{Refusal, Reply};
 use super::storage::{List, Value};
@@ -31,15 +32,28 @@ impl End {
     }
 }
 
-/// What a blocked client does with the first element it gets.
+/// What a blocked client does once there is something for it.
 #[derive(Clone, Debug)]
 pub(super) enum Take {
     /// `BLPOP`, `BRPOP`: answered with the key and the element.
     Pop(End),
     /// `BLMOVE`: pushed to the list `into`, answered with the element.
     Move { from: End, to: End, into: Key },
+    /// `XREAD`, `XREADGROUP`: reads what the stream has got.
+    Read(Reading),
     /// `WAIT`: nothing; only a timeout ends it.
     Nothing,
+}
+
+impl Take {
+    /// Whether it can be done with `value`: who waits for a list is not woken by a stream.
+    fn fits(&self, value: &Value) -> bool {
+        match self {
+            Self::Pop(_) | Self::Move { .. } => matches!(value, Value::List(_)),
+            Self::Read(_) => matches!(value, Value::Stream(_)),
+            Self::Nothing => false,
+        }
+    }
 }
 
 /// A blocked client.
@@ -114,7 +128,7 @@ impl Waiting {
         self.waiters.len()
     }
 
-    /// Notes that the list at `key` was filled.
+    /// Notes that the list or stream at `key` was filled, or that the stream has gone.
     pub(super) fn ready(&mut self, key: &[u8]) {
         if let Some((key, _)) = self.queues.get_key_value(key)
             && !self.ready.contains(key)
@@ -123,24 +137,40 @@ impl Waiting {
         }
     }
 
-    fn first(&mut self, key: &Key) -> Option<Waiter> {
-        let number = *self.queues.get(key)?.front()?;
-        self.remove(number)
+    /// Who waits for `key`, by age.
+    fn queue(&self, key: &Key) -> Vec<(u64, Take, bool)> {
+        let queue = self.queues.get(key).into_iter().flatten();
+        queue
+            .filter_map(|number| {
+                let waiter = self.waiters.get(number)?;
+                Some((*number, waiter.take.clone(), waiter.resp3))
+            })
+            .collect()
     }
 }
 
 impl Database {
-    /// Serves those who wait for lists filled by the command (or transaction) just executed.
+    /// Serves those who wait for what the command (or transaction) just executed has filled.
     pub(super) fn serve_waiters(&mut self) {
         // Moving an element may fill another list somebody waits for: it joins the queue.
         while let Some(key) = self.waiting.ready.pop_front() {
-            while matches!(self.get(&key), Some(Value::List(_)))
-                && let Some(waiter) = self.waiting.first(&key)
-            {
-                let mut reply = Reply::new(waiter.resp3);
-                if let Err(refusal) = self.take(&key, &waiter.take, &mut reply) {
-                    reply.refuse(&refusal);
+            for (number, take, resp3) in self.waiting.queue(&key) {
+                let mut reply = Reply::new(resp3);
+                let value = self.get(&key);
+                if value.is_some_and(|value| take.fits(value)) {
+                    match self.take(&key, &take, &mut reply) {
+                        Ok(true) => {}
+                        Ok(false) => continue,
+                        Err(refusal) => reply.refuse(&refusal),
+                    }
+                } else if matches!(&take, Take::Read(reading) if reading.needs_stream(&key)) {
+                    reply.refuse(&NO_STREAM);
+                } else {
+                    continue;
                 }
+                let Some(waiter) = self.waiting.remove(number) else {
+                    continue;
+                };
                 // The receiver goes only after its waiter has been taken out under the same lock
                 // (or with its whole runtime), so nobody is left to be told of a failure.
                 let _ = waiter.reply.send(Served {
@@ -151,7 +181,7 @@ impl Database {
         }
     }
 
-    /// Does `take` with the list at `key` if it has an element; whether it did.
+    /// Does `take` with the list or stream at `key` if there is something; whether it did.
     pub(super) fn take(
         &mut self,
         key: &[u8],
@@ -182,7 +212,10 @@ impl Database {
                 self.changed(key);
                 Ok(true)
             }
+            Take::Read(reading) => reading.filled(self, key, reply),
             Take::Nothing => Ok(false),
         }
     }
 }
+
+const NO_STREAM: Refusal = Refusal::new("UNBLOCKED the stream key no longer exists");

@@ -245,7 +245,7 @@ fn take_or_wait(context: &mut Context<'_>, keys: &[&[u8]], take: Take, timeout: 
     if context.session.executing {
         match take {
             Take::Pop(_) => context.out.null_array(),
-            Take::Move { .. } | Take::Nothing => context.out.null(),
+            Take::Move { .. } | Take::Read(_) | Take::Nothing => context.out.null(),
         }
         return Ok(());
     }
