@@ -37,6 +37,8 @@ impl End {
 pub(super) enum Take {
     /// `BLPOP`, `BRPOP`: answered with the key and the element.
     Pop(End),
+    /// `BLMPOP`: answered with the key and up to so many elements.
+    Several { end: End, count: usize },
     /// `BLMOVE`: pushed to the list `into`, answered with the element.
     Move { from: End, to: End, into: Key },
     /// `XREAD`, `XREADGROUP`: reads what the stream has got.
@@ -49,7 +51,9 @@ impl Take {
     /// Whether it can be done with `value`: who waits for a list is not woken by a stream.
     fn fits(&self, value: &Value) -> bool {
         match self {
-            Self::Pop(_) | Self::Move { .. } => matches!(value, Value::List(_)),
+            Self::Pop(_) | Self::Several { .. } | Self::Move { .. } => {
+                matches!(value, Value::List(_))
+            }
             Self::Read(_) => matches!(value, Value::Stream(_)),
             Self::Nothing => false,
         }
@@ -195,6 +199,19 @@ impl Database {
                 };
                 self.changed(key);
                 reply.bulks([key, &item].into_iter());
+                Ok(true)
+            }
+            Take::Several { end, count } => {
+                let Some(list) = self.write::<List>(key)? else {
+                    return Ok(false);
+                };
+                let items: Vec<_> = (0..*count.min(&list.len()))
+                    .filter_map(|_| end.pop(list))
+                    .collect();
+                self.changed(key);
+                reply.array(2);
+                reply.bulk(key);
+                reply.bulks(items.iter());
                 Ok(true)
             }
             Take::Move { from, to, into } => {

@@ -154,20 +154,36 @@ pub(super) fn persist(database: &mut Database, args: &[&[u8]], out: &mut Reply) 
 }
 
 pub(super) fn ttl(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
-    // Rounded to the nearest second, as Redis does.
-    remaining(database, args[1], out, |millis| (millis + 500) / 1000);
+    let now = database.now();
+    tell(database, args[1], out, |deadline| seconds(deadline - now));
     Ok(())
 }
 
 pub(super) fn pttl(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
-    remaining(database, args[1], out, |millis| millis);
+    let now = database.now();
+    tell(database, args[1], out, |deadline| deadline - now);
     Ok(())
 }
 
-fn remaining(database: &Database, key: &[u8], out: &mut Reply, rounded: fn(i64) -> i64) {
+pub(super) fn expiretime(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    tell(database, args[1], out, seconds);
+    Ok(())
+}
+
+pub(super) fn pexpiretime(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    tell(database, args[1], out, |deadline| deadline);
+    Ok(())
+}
+
+/// Rounded to the nearest second, as Redis does.
+fn seconds(millis: i64) -> i64 {
+    millis.saturating_add(500) / 1000
+}
+
+fn tell(database: &Database, key: &[u8], out: &mut Reply, shown: impl Fn(i64) -> i64) {
     out.integer(match database.deadline(key) {
         None => -2,
         Some(None) => -1,
-        Some(Some(deadline)) => rounded(deadline - database.now()),
+        Some(Some(deadline)) => shown(deadline),
     });
 }

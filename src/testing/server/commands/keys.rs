@@ -6,6 +6,7 @@ use crate::testing::server::commands::wrong_arity;
 use crate::testing::server::database::Database;
 use crate::testing::server::resp::{Answer, Refusal, Reply, SYNTAX, integer_arg};
 use crate::testing::server::session::Context;
+use crate::testing::server::storage::{DATABASES, Value};
 
 pub(super) fn flushall(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
     flush_mode(args)?;
@@ -69,20 +70,93 @@ pub(super) fn randomkey(database: &mut Database, _: &[&[u8]], out: &mut Reply) -
 }
 
 pub(super) fn rename(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    rename_to(database, args[1], args[2])?;
+    out.ok();
+    Ok(())
+}
+
+pub(super) fn renamenx(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
     let (from, to) = (args[1], args[2]);
-    let deadline = database
-        .deadline(from)
-        .ok_or(Refusal::new("ERR no such key"))?;
+    if database.get(from).is_none() {
+        return Err(NO_KEY);
+    }
+    let absent = database.get(to).is_none();
+    if absent {
+        rename_to(database, from, to)?;
+    }
+    out.flag(absent);
+    Ok(())
+}
+
+fn rename_to(database: &mut Database, from: &[u8], to: &[u8]) -> Answer {
+    let deadline = database.deadline(from).ok_or(NO_KEY)?;
     if from != to
         && let Some(value) = database.remove(from)
     {
-        database.put(to, value);
-        if let Some(deadline) = deadline {
-            database.expire(to, deadline);
-        }
+        put(database, to, value, deadline);
     }
-    out.ok();
     Ok(())
+}
+
+fn put(database: &mut Database, key: &[u8], value: Value, deadline: Option<i64>) {
+    database.put(key, value);
+    if let Some(deadline) = deadline {
+        database.expire(key, deadline);
+    }
+}
+
+const NO_KEY: Refusal = Refusal::new("ERR no such key");
+
+pub(super) fn copy(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
+    let (from, to) = (args[1], args[2]);
+    let home = context.session.db;
+    let (mut away, mut replaces) = (home, false);
+    let mut rest = &args[3..];
+    while let [option, after @ ..] = rest {
+        rest = match after {
+            [index, after @ ..] if is(option, "db") => {
+                away = database_arg(index)?;
+                after
+            }
+            _ if is(option, "replace") => {
+                replaces = true;
+                after
+            }
+            _ => return Err(SYNTAX),
+        };
+    }
+    if home == away && from == to {
+        return Err(Refusal::new(
+            "ERR source and destination objects are the same",
+        ));
+    }
+    let source = &context.keyspace.databases[home];
+    let copied = source.get(from).cloned().zip(source.deadline(from));
+    let target = &mut context.keyspace.databases[away];
+    let free = replaces || target.get(to).is_none();
+    match copied {
+        Some((value, deadline)) if free => {
+            put(target, to, value, deadline);
+            context.out.flag(true);
+        }
+        _ => context.out.flag(false),
+    }
+    Ok(())
+}
+
+fn database_arg(text: &[u8]) -> Result<usize, Refusal> {
+    let index = integer_arg(text)?;
+    if i32::try_from(index).is_err() {
+        return Err(Refusal::from(format!(
+            "ERR value is out of range, value must between {} and {}",
+            i32::MIN,
+            i32::MAX
+        )));
+    }
+    usize::try_from(index)
+        .ok()
+        .filter(|index| *index < DATABASES)
+        .ok_or(Refusal::new("ERR DB index is out of range"))
 }
 
 pub(super) fn kind(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {

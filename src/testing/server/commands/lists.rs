@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use crate::testing::server::commands::keys::{is, range};
 use crate::testing::server::commands::wrong_arity;
 use crate::testing::server::database::{Database, Key};
-use crate::testing::server::resp::{Answer, NOT_POSITIVE, Refusal, Reply, SYNTAX, integer_arg};
+use crate::testing::server::resp::{
+    Answer, NOT_POSITIVE, Refusal, Reply, SYNTAX, integer, integer_arg,
+};
 use crate::testing::server::session::Context;
 use crate::testing::server::storage::List;
 use crate::testing::server::waiting::{End, Take};
@@ -127,6 +129,80 @@ pub(super) fn lset(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> 
     Ok(())
 }
 
+pub(super) fn lpos(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    let (mut rank, mut count, mut depth) = (1, None, 0);
+    for option in args[3..].chunks(2) {
+        match option {
+            [name, value] if is(name, "rank") => {
+                rank = integer_arg(value)?;
+                if rank == 0 {
+                    return Err(RANK_ZERO);
+                }
+            }
+            [name, value] if is(name, "count") => {
+                count = Some(size_arg(value, "ERR COUNT can't be negative")?);
+            }
+            [name, value] if is(name, "maxlen") => {
+                depth = size_arg(value, "ERR MAXLEN can't be negative")?;
+            }
+            _ => return Err(SYNTAX),
+        }
+    }
+    let unlimited = |limit: usize| if limit == 0 { usize::MAX } else { limit };
+    let list = database.read::<List>(args[1])?;
+    let length = list.map_or(0, List::len);
+    // The one rank whose opposite overflows is the last match.
+    let skipped = rank.checked_abs().map_or(0, |rank| rank - 1);
+    let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+    let places: Vec<usize> = (0..length)
+        .map(|place| if rank < 0 { length - 1 - place } else { place })
+        .take(unlimited(depth))
+        .filter(|place| list.is_some_and(|list| list[*place] == args[2]))
+        .skip(skipped)
+        .take(count.map_or(1, unlimited))
+        .collect();
+    if count.is_some() {
+        out.array(places.len());
+        places.into_iter().for_each(|place| out.size(place));
+    } else if let [place] = places[..] {
+        out.size(place);
+    } else {
+        out.null();
+    }
+    Ok(())
+}
+
+fn size_arg(text: &[u8], refusal: &'static str) -> Result<usize, Refusal> {
+    integer(text)
+        .and_then(|size| usize::try_from(size).ok())
+        .ok_or(Refusal::new(refusal))
+}
+
+const RANK_ZERO: Refusal = Refusal::new(
+    "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use \
+     negative to start from the end of the list",
+);
+
+pub(super) fn linsert(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    let after = match args[2] {
+        word if is(word, "before") => 0,
+        word if is(word, "after") => 1,
+        _ => return Err(SYNTAX),
+    };
+    let Some(list) = database.write::<List>(args[1])? else {
+        out.size(0);
+        return Ok(());
+    };
+    let Some(pivot) = list.iter().position(|item| item == args[3]) else {
+        out.integer(-1);
+        return Ok(());
+    };
+    list.insert(pivot + after, args[4].to_vec());
+    out.size(list.len());
+    database.changed(args[1]);
+    Ok(())
+}
+
 fn position(index: i64, length: usize) -> Option<usize> {
     match usize::try_from(index) {
         Ok(position) => Some(position),
@@ -188,6 +264,45 @@ pub(super) fn rpoplpush(database: &mut Database, args: &[&[u8]], out: &mut Reply
     take_now(database, args[1], &take, out)
 }
 
+pub(super) fn lmpop(database: &mut Database, args: &[&[u8]], out: &mut Reply) -> Answer {
+    let (keys, take) = several_arg(&args[1..])?;
+    for key in keys {
+        if database.take(key, &take, out)? {
+            return Ok(());
+        }
+    }
+    out.null_array();
+    Ok(())
+}
+
+/// The number of keys, the keys, which end, and how many elements.
+fn several_arg<'a, 'b>(args: &'b [&'a [u8]]) -> Result<(&'b [&'a [u8]], Take), Refusal> {
+    let few = Refusal::new("ERR numkeys should be greater than 0");
+    let keys = integer(args[0]).filter(|keys| *keys > 0).ok_or(few)?;
+    let keys = usize::try_from(keys).unwrap_or(usize::MAX);
+    let (keys, rest) = args[1..].split_at_checked(keys).ok_or(SYNTAX)?;
+    let (end, count) = match rest {
+        [end] => (end_arg(end)?, 1),
+        [end, rest @ ..] => {
+            let end = end_arg(end)?;
+            let [name, count, rest @ ..] = rest else {
+                return Err(SYNTAX);
+            };
+            if !is(name, "count") {
+                return Err(SYNTAX);
+            }
+            let few = Refusal::new("ERR count should be greater than 0");
+            let count = integer(count).filter(|count| *count > 0).ok_or(few)?;
+            if !rest.is_empty() {
+                return Err(SYNTAX);
+            }
+            (end, usize::try_from(count).unwrap_or(usize::MAX))
+        }
+        [] => return Err(SYNTAX),
+    };
+    Ok((keys, Take::Several { end, count }))
+}
+
 fn take_now(database: &mut Database, key: &[u8], take: &Take, out: &mut Reply) -> Answer {
     if !database.take(key, take, out)? {
         out.null();
@@ -229,6 +344,11 @@ pub(super) fn brpoplpush(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
     take_or_wait(context, &args[1..2], take, args[3])
 }
 
+pub(super) fn blmpop(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
+    let (keys, take) = several_arg(&args[2..])?;
+    take_or_wait(context, keys, take, args[1])
+}
+
 fn blocking_pop(context: &mut Context<'_>, args: &[&[u8]], end: End) -> Answer {
     let (keys, timeout) = (&args[1..args.len() - 1], args[args.len() - 1]);
     take_or_wait(context, keys, Take::Pop(end), timeout)
@@ -244,7 +364,7 @@ fn take_or_wait(context: &mut Context<'_>, keys: &[&[u8]], take: Take, timeout: 
     }
     if context.session.executing {
         match take {
-            Take::Pop(_) => context.out.null_array(),
+            Take::Pop(_) | Take::Several { .. } => context.out.null_array(),
             Take::Move { .. } | Take::Read(_) | Take::Nothing => context.out.null(),
         }
         return Ok(());
