@@ -22,7 +22,9 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Scripts and publish/subscribe are not part of it.
+//! Publish/subscribe is not part of it. Nor are scripts: `EVAL`, `FCALL`, `SCRIPT` and `FUNCTION`
+//! answer `ERR this in-process server runs no scripts`, and `EVALSHA` that it knows none of that
+//! name, as Redis does.
 
 mod commands;
 mod connection;

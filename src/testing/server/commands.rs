@@ -7,6 +7,7 @@ mod hashes;
 mod introspection;
 mod keys;
 mod lists;
+mod moves;
 mod ranges;
 mod sampling;
 mod sets;
@@ -212,7 +213,12 @@ static TABLE: &[Command] = &[
     session("time", 1, 0, introspection::time),
     session("wait", 3, LOADED, connection::wait),
     session("eval", -3, LOADED, connection::no_scripts),
+    session("eval_ro", -3, LOADED, connection::no_scripts),
     session("evalsha", -3, LOADED, connection::no_such_script),
+    session("evalsha_ro", -3, LOADED, connection::no_such_script),
+    session("fcall", -3, LOADED, connection::no_scripts),
+    session("fcall_ro", -3, LOADED, connection::no_scripts),
+    session("function", -2, LOADED, connection::no_scripts),
     session("script", -2, LOADED, connection::no_scripts),
     session("discard", 1, UNQUEUED, transactions::discard),
     session("exec", 1, UNQUEUED, transactions::exec),
@@ -265,16 +271,16 @@ static TABLE: &[Command] = &[
     grow("setnx", 3, strings::setnx),
     grow("setrange", 4, strings::setrange),
     read("strlen", 2, strings::strlen),
-    session("blmove", 6, LOADED | WRITES | GROWS, lists::blmove),
-    session("blmpop", -5, LOADED | WRITES, lists::blmpop),
-    session("blpop", -3, LOADED | WRITES, lists::blpop),
-    session("brpop", -3, LOADED | WRITES, lists::brpop),
-    session("brpoplpush", 4, LOADED | WRITES | GROWS, lists::brpoplpush),
+    session("blmove", 6, LOADED | WRITES | GROWS, moves::blmove),
+    session("blmpop", -5, LOADED | WRITES, moves::blmpop),
+    session("blpop", -3, LOADED | WRITES, moves::blpop),
+    session("brpop", -3, LOADED | WRITES, moves::brpop),
+    session("brpoplpush", 4, LOADED | WRITES | GROWS, moves::brpoplpush),
     read("lindex", 3, lists::lindex),
     grow("linsert", 5, lists::linsert),
     read("llen", 2, lists::llen),
-    grow("lmove", 5, lists::lmove),
-    write("lmpop", -4, lists::lmpop),
+    grow("lmove", 5, moves::lmove),
+    write("lmpop", -4, moves::lmpop),
     write("lpop", -2, lists::lpop),
     read("lpos", -3, lists::lpos),
     grow("lpush", -3, lists::lpush),
@@ -284,7 +290,7 @@ static TABLE: &[Command] = &[
     grow("lset", 4, lists::lset),
     write("ltrim", 4, lists::ltrim),
     write("rpop", -2, lists::rpop),
-    grow("rpoplpush", 3, lists::rpoplpush),
+    grow("rpoplpush", 3, moves::rpoplpush),
     grow("rpush", -3, lists::rpush),
     grow("rpushx", -3, lists::rpushx),
     grow("sadd", -3, sets::sadd),

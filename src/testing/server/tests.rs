@@ -512,6 +512,41 @@ async fn databases_are_apart() {
     client.ask("DBSIZE", ":0\r\n").await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_sorted_set_and_a_stream_hold_can_be_read() {
+    let server = Server::in_memory();
+    let mut client = memory(&server);
+    client.ask("ZADD z 2 b 1.5 c 2 a", ":3\r\n").await;
+    client.ask("XADD s 5-1 f v g w", "$3\r\n5-1\r\n").await;
+
+    let members = server.storage().sorted_set("z");
+    let stream = server.storage().stream("s");
+
+    let expected = [("c", 1.5), ("a", 2.0), ("b", 2.0)];
+    assert_eq!(members, expected.map(|(m, score)| (m.into(), score)));
+    let fields = vec![("f".into(), "v".into()), ("g".into(), "w".into())];
+    assert!(stream.iter().eq([("5-1".to_owned(), &fields)]));
+    assert!(server.storage().sorted_set("s").is_empty());
+    assert!(server.storage().stream("z").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn scripts_are_refused_by_a_clear_error() {
+    let server = Server::in_memory();
+    let mut client = memory(&server);
+    let refusal = "-ERR this in-process server runs no scripts\r\n";
+    for command in ["EVAL x 0", "EVAL_RO x 0", "SCRIPT LOAD x", "SCRIPT FLUSH"] {
+        client.ask(command, refusal).await;
+    }
+    for command in ["FCALL f 0", "FCALL_RO f 0", "FUNCTION LIST"] {
+        client.ask(command, refusal).await;
+    }
+    let unknown = "-NOSCRIPT No matching script. Please use EVAL.\r\n";
+    for command in ["EVALSHA x 0", "EVALSHA_RO x 0"] {
+        client.ask(command, unknown).await;
+    }
+}
+
 // === A client that shows every byte ===
 
 struct Client<S> {
