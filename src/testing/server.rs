@@ -29,6 +29,7 @@
 mod commands;
 mod connection;
 mod database;
+mod extended;
 mod process;
 mod resp;
 mod session;

@@ -229,7 +229,12 @@ impl Options {
                 Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
                 None => 100 * NODE,
             };
-            trimmed = surplus.min(limit) / NODE * NODE;
+            let most = surplus.min(limit);
+            trimmed = most / NODE * NODE;
+            // The last node may be a small one.
+            if most == stream.len() {
+                trimmed = most;
+            }
         }
         for _ in 0..trimmed {
             stream.entries.pop_first();

@@ -3,6 +3,7 @@
 use crate::testing::server::commands::expiry::Unit;
 use crate::testing::server::commands::keys::{is, pairs, range};
 use crate::testing::server::database::Database;
+use crate::testing::server::extended;
 use crate::testing::server::resp::{
     Answer, MAX_STRING, NOT_AN_INTEGER, Refusal, Reply, SYNTAX, integer, integer_arg,
 };
@@ -308,10 +309,8 @@ pub(super) fn float_sum(
     increment: &[u8],
     refusal: Refusal,
 ) -> Result<String, Refusal> {
-    if let (Some(a), Some(b)) = (decimal(current), decimal(increment))
-        && let Some(sum) = a.checked_add(b)
-    {
-        return Ok(show_decimal(sum));
+    if let Some(sum) = extended::sum(current, increment) {
+        return Ok(sum);
     }
     let current = float(current).ok_or(refusal)?;
     let sum = current + float(increment).ok_or(NOT_A_FLOAT)?;
@@ -322,31 +321,6 @@ pub(super) fn float_sum(
 }
 
 const NOT_A_FLOAT: Refusal = Refusal::new("ERR value is not a valid float");
-
-// Redis adds in 80-bit floats and prints 17 decimals, so that 0.1 + 0.2 is 0.3 there; the 64-bit
-// float of this language would say 0.30000000000000004. Adding decimals exactly says 0.3 too.
-fn decimal(text: &[u8]) -> Option<i128> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, text),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) || fraction.len() > DECIMALS
-    {
-        return None;
-    }
-    let scaled: i128 = format!("{whole}{fraction:0<DECIMALS$}").parse().ok()?;
-    Some(if negative { -scaled } else { scaled })
-}
-
-fn show_decimal(scaled: i128) -> String {
-    let sign = if scaled < 0 { "-" } else { "" };
-    let unit = 10_u128.pow(DECIMALS as u32);
-    let size = scaled.unsigned_abs();
-    trimmed(format!("{sign}{}.{:0DECIMALS$}", size / unit, size % unit))
-}
 
 fn trimmed(number: String) -> String {
     number
@@ -359,8 +333,6 @@ fn float(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(text).ok()?;
     text.parse().ok().filter(|number: &f64| !number.is_nan())
 }
-
-const DECIMALS: usize = 17;
 
 fn put(database: &mut Database, key: &[u8], value: &[u8]) {
     database.put(key, Value::String(value.to_vec()));
