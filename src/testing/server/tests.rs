@@ -547,6 +547,52 @@ async fn scripts_are_refused_by_a_clear_error() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_ages_by_the_paused_clock_and_counts_its_deliveries() {
+    let server = Server::in_memory();
+    let mut client = memory(&server);
+    client.ask("XADD s 1-1 f v", "$3\r\n1-1\r\n").await;
+    client.ask("XADD s 1-2 f v", "$3\r\n1-2\r\n").await;
+    client.ask("XGROUP CREATE s g 0", "+OK\r\n").await;
+    client.send("XREADGROUP GROUP g c STREAMS s >").await;
+    client.reply().await;
+    advance(Duration::from_millis(30)).await;
+    client.send("XREADGROUP GROUP g c STREAMS s 1-1").await;
+    client.reply().await;
+    advance(Duration::from_millis(5)).await;
+
+    let first = "*4\r\n$3\r\n1-1\r\n$1\r\nc\r\n:35\r\n:1\r\n";
+    let second = "*4\r\n$3\r\n1-2\r\n$1\r\nc\r\n:5\r\n:2\r\n";
+
+    let both = format!("*2\r\n{first}{second}");
+    client.ask("XPENDING s g - + 10", &both).await;
+    let old = format!("*1\r\n{first}");
+    client.ask("XPENDING s g IDLE 6 - + 10 c", &old).await;
+    client.ask("XPENDING s g - + 1", &old).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_random_sample_has_different_members_and_repeats_them_when_asked_to() {
+    let server = Server::in_memory();
+    let mut client = memory(&server);
+    client.ask("SADD s 1 2 3 4", ":4\r\n").await;
+    client.ask("ZADD z 1 1 2 2 3 3 4 4", ":4\r\n").await;
+    client.ask("HSET h 1 x 2 x 3 x 4 x", ":4\r\n").await;
+    for command in ["SRANDMEMBER s", "ZRANDMEMBER z", "HRANDFIELD h"] {
+        let mut seen = BTreeSet::new();
+        for _ in 0..100 {
+            let members = client.members(&format!("{command} 3")).await;
+            assert_eq!(members.len(), 3);
+            let different: BTreeSet<_> = members.into_iter().collect();
+            assert_eq!(different.len(), 3);
+            seen.extend(different);
+            assert_eq!(client.members(&format!("{command} -9")).await.len(), 9);
+        }
+        assert_eq!(seen.len(), 4, "{command} passes a member over");
+    }
+    assert_eq!(server.storage().set("s").len(), 4);
+}
+
 // === A client that shows every byte ===
 
 struct Client<S> {
@@ -585,6 +631,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let length = bounded(self.stream.read(&mut reply)).await.unwrap();
         assert!(length > 0, "the connection has ended");
         String::from_utf8_lossy(&reply[..length]).into_owned()
+    }
+
+    /// The strings of a flat list.
+    async fn members(&mut self, command: &str) -> Vec<String> {
+        self.send(command).await;
+        let reply = self.reply().await;
+        reply
+            .lines()
+            .skip(2)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Nothing comes for a second.
