@@ -7,14 +7,17 @@ use std::time::Duration;
 use multidb::testing::history::{Ledger, Outcome};
 use multidb::{CircuitState, Event, Reason};
 
-use crate::history::{Entry, History, Op};
+use crate::history::{Call, Entry, History, Op};
 use crate::plan::{Act, Order, ms};
+use crate::scene::LONGEST_WAIT;
 use crate::support::load::Said;
 
 /// Every broken promise, each with its name.
 pub(crate) fn violations(history: &History) -> Vec<String> {
-    let checks: [(&str, Check); 9] = [
+    let checks: [(&str, Check); 11] = [
         ("nothing is lost, nothing runs twice", nothing_lost_or_twice),
+        ("no update is lost", no_update_is_lost),
+        ("no element is swallowed", no_element_is_swallowed),
         ("counts add up", counts_add_up),
         (
             "calls go only where the client serves from",
@@ -107,6 +110,67 @@ fn counts_add_up(history: &History) -> Vec<String> {
             "counted {counted}; {done} were acknowledged and {doubtful} are in doubt"
         )],
     }
+}
+
+/// A raise that was written is the only one that wrote its number, on the database that it read.
+fn no_update_is_lost(history: &History) -> Vec<String> {
+    let is_raise = |call: &&Call| call.op == Op::Raise;
+    let (mut done, mut doubtful) = (0, 0);
+    for call in history.calls().map(|(_, call)| call).filter(is_raise) {
+        match &call.said {
+            Some(Said::Done(_)) => done += 1,
+            // Whatever it failed with, it may have failed after an attempt that is in doubt.
+            Some(_) | None => doubtful += 1,
+        }
+    }
+    let raised: i64 = history.found.values().map(|found| found.raised).sum();
+    match (done..=done + doubtful).contains(&raised) {
+        true => Vec::new(),
+        false => vec![format!(
+            "raised to {raised} in all; {done} raises were written and {doubtful} are in doubt"
+        )],
+    }
+}
+
+/// What was put is in a queue, or was taken, once; or went with a taker who could not know.
+fn no_element_is_swallowed(history: &History) -> Vec<String> {
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    for token in history.found.values().flat_map(|found| &found.queue) {
+        *places.entry(token).or_default() += 1;
+    }
+    let (mut put, mut tried, mut doubtful) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for (_, call) in history.calls() {
+        match (&call.op, &call.said) {
+            (Op::Take(Some(token)), _) => *places.entry(token).or_default() += 1,
+            (Op::Take(None), None | Some(Said::Unknown(_) | Said::Other(_))) => doubtful += 1,
+            (Op::Put(token), said) => {
+                tried.insert(token.as_str());
+                if let Some(Said::Done(_)) = said {
+                    put.insert(token.as_str());
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut problems = Vec::new();
+    for (token, count) in &places {
+        if *count > 1 {
+            problems.push(format!("{token} is there {count} times"));
+        }
+        if !tried.contains(token) {
+            problems.push(format!("{token} was never put"));
+        }
+    }
+    let missing: Vec<_> = put
+        .iter()
+        .filter(|token| !places.contains_key(*token))
+        .collect();
+    if missing.len() > doubtful {
+        problems.push(format!(
+            "{missing:?} are nowhere, and only {doubtful} takers are in doubt"
+        ));
+    }
+    problems
 }
 
 /// I3, I11: what a database executed was begun or under way while the client served from it, with its
@@ -267,6 +331,13 @@ fn calls_end(history: &History) -> Vec<String> {
     let mut problems = Vec::new();
     for (ended, call) in history.calls() {
         let took = ended - call.began;
+        let bound = match call.op {
+            // Several calls, as many as it takes.
+            Op::Raise => continue,
+            // How long it was to wait, and then the time of a call to find out.
+            Op::Take(_) => bound + LONGEST_WAIT,
+            _ => bound,
+        };
         if took > bound {
             problems.push(format!("{:?} took {took:?}, more than {bound:?}", call.op));
         }

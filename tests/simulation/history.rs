@@ -35,7 +35,14 @@ pub(crate) struct History {
 pub(crate) struct Found {
     pub(crate) tokens: Vec<String>,
     pub(crate) counter: i64,
+    pub(crate) raised: i64,
+    pub(crate) queue: Vec<String>,
 }
+
+/// What is raised under a watch.
+pub(crate) const RAISED: &str = "raised";
+/// What tokens are put into and taken from.
+pub(crate) const QUEUE: &str = "queue";
 
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
@@ -70,16 +77,27 @@ pub(crate) enum Op {
     Both(String),
     /// Answered by what was sent; true if it was.
     Echo(bool),
+    /// Reads a number and writes the next one, watched, as often as it takes.
+    Raise,
+    /// Appends a token to a queue.
+    Put(String),
+    /// Waits for a token of the queue; which one came, if one did.
+    Take(Option<String>),
 }
 
 impl Found {
     pub(crate) fn in_storage(storage: &Storage) -> Self {
-        let tokens = storage.list(TOKENS).into_iter();
+        let list = |key| {
+            let tokens = storage.list(key).into_iter();
+            let tokens = tokens.map(|token| String::from_utf8(token).expect("ours"));
+            tokens.collect()
+        };
+        let counter = |key| storage.counter(key).unwrap_or_default();
         Self {
-            tokens: tokens
-                .map(|token| String::from_utf8(token).expect("ours"))
-                .collect(),
-            counter: storage.counter(COUNTER).unwrap_or_default(),
+            tokens: list(TOKENS),
+            counter: counter(COUNTER),
+            raised: counter(RAISED),
+            queue: list(QUEUE),
         }
     }
 }
@@ -88,7 +106,9 @@ impl Op {
     pub(crate) fn token(&self) -> Option<&str> {
         match self {
             Self::Push(token) | Self::Both(token) => Some(token),
-            Self::Incr | Self::Get | Self::Echo(_) => None,
+            Self::Incr | Self::Get | Self::Echo(_) | Self::Raise | Self::Put(_) | Self::Take(_) => {
+                None
+            }
         }
     }
 
@@ -159,8 +179,12 @@ impl fmt::Display for History {
             }
         }
         for (name, found) in &self.found {
-            let tokens = found.tokens.len();
-            writeln!(f, "{name}: {tokens} tokens, counted {}", found.counter)?;
+            let (tokens, queue) = (found.tokens.len(), found.queue.len());
+            let (counter, raised) = (found.counter, found.raised);
+            writeln!(
+                f,
+                "{name}: {tokens} tokens, counted {counter}, raised to {raised}, {queue} in the queue"
+            )?;
         }
         let (most, left) = self.connections;
         writeln!(

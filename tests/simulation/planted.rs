@@ -133,6 +133,43 @@ fn a_count_that_is_too_low() {
 }
 
 #[test]
+fn an_update_that_another_one_overwrote() {
+    breaks("no update is lost", |history| {
+        for found in history.found.values_mut() {
+            found.raised = 0;
+        }
+    });
+}
+
+const SWALLOWED: &str = "no element is swallowed";
+
+#[test]
+fn elements_that_are_gone() {
+    breaks(SWALLOWED, |history| {
+        for (_, entry) in &mut history.entries {
+            if let Entry::Call(call) = entry
+                && let Op::Take(taken) = &mut call.op
+            {
+                *taken = None;
+            }
+        }
+    });
+}
+
+#[test]
+fn an_element_that_two_have() {
+    breaks(SWALLOWED, |history| {
+        let taken = history.calls().find_map(|(_, call)| match &call.op {
+            Op::Take(Some(token)) => Some(token.clone()),
+            _ => None,
+        });
+        let mut found = history.found.values_mut();
+        let queue = &mut found.next().expect("a database").queue;
+        queue.push(taken.expect("something was taken"));
+    });
+}
+
+#[test]
 fn a_call_to_a_database_that_does_not_serve() {
     breaks("calls go only where the client serves from", |history| {
         // Of a database that is left, and not come back to, a write that begins long after.

@@ -7,11 +7,12 @@ use fastrand::Rng;
 use multidb::engine::builder::Builder;
 use multidb::redis::{Redis, RedisEndpoint};
 use multidb::{Database, Error, MultiDbClient, MultiDbConnection, Status};
+use redis::aio::transaction_async;
 use redis::{AsyncCommands, RedisResult, cmd, pipe};
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use crate::history::{Call, Entry, Found, History, Notes, Op};
+use crate::history::{Call, Entry, Found, History, Notes, Op, QUEUE, RAISED};
 use crate::plan::{Act, Fault, Order, Plan, ms, secs};
 use crate::support::load::{COUNTER, Said, TOKENS};
 
@@ -113,11 +114,14 @@ async fn call_on(caller: usize, mut rng: Rng, mut con: MultiDbConnection, notes:
     for number in 0.. {
         let token = format!("{caller}.{number}");
         let began = notes.now();
-        let op = match rng.u8(..10) {
+        let op = match rng.u8(..14) {
             0..=3 => Op::Push(token),
             4 => Op::Both(token),
             5 | 6 => Op::Incr,
             7 => Op::Echo(true),
+            8 => Op::Raise,
+            9 => Op::Put(token),
+            10 => Op::Take(None),
             _ => Op::Get,
         };
         // Some callers lose patience, at any point of a call.
@@ -126,7 +130,10 @@ async fn call_on(caller: usize, mut rng: Rng, mut con: MultiDbConnection, notes:
             _ => Duration::MAX,
         };
         let noted = Unended::new(&notes, caller, op.clone(), began);
-        let result = timeout(patience, run(&mut con, &op, number)).await.ok();
+        let wait = rng.f64() * LONGEST_WAIT.as_secs_f64();
+        let result = timeout(patience, run(&mut con, &op, number, wait))
+            .await
+            .ok();
         noted.ended(result);
         sleep(Duration::from_micros(rng.u64(1000..20_000))).await;
         if rng.u8(..16) == 0 {
@@ -135,8 +142,21 @@ async fn call_on(caller: usize, mut rng: Rng, mut con: MultiDbConnection, notes:
     }
 }
 
-async fn run(con: &mut MultiDbConnection, op: &Op, number: u64) -> RedisResult<i64> {
-    match op {
+/// What came of a call: a number, and what was taken.
+type Answer = (i64, Option<String>);
+
+/// How long a taker waits at most.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(300);
+
+async fn run(con: &mut MultiDbConnection, op: &Op, number: u64, wait: f64) -> RedisResult<Answer> {
+    let answer = match op {
+        Op::Take(_) => {
+            // Zero would be for ever.
+            let taken: Option<(String, String)> = con.blpop(QUEUE, wait.max(0.01)).await?;
+            return Ok((0, taken.map(|(_, token)| token)));
+        }
+        Op::Put(token) => con.rpush(QUEUE, token).await,
+        Op::Raise => raise(con.clone()).await,
         Op::Push(token) => con.rpush(TOKENS, token).await,
         Op::Incr => con.incr(COUNTER, 1).await,
         Op::Get => {
@@ -154,7 +174,22 @@ async fn run(con: &mut MultiDbConnection, op: &Op, number: u64) -> RedisResult<i
             let got: String = cmd("ECHO").arg(&sent).query_async(con).await?;
             Ok(i64::from(got == sent))
         }
-    }
+    };
+    answer.map(|number| (number, None))
+}
+
+async fn raise(con: MultiDbConnection) -> RedisResult<i64> {
+    transaction_async(con, &[RAISED], |mut con, mut pipe| async move {
+        let value: Option<i64> = con.get(RAISED).await?;
+        let next = value.unwrap_or_default() + 1;
+        let written: Option<()> = pipe
+            .set(RAISED, next)
+            .ignore()
+            .query_async(&mut con)
+            .await?;
+        Ok(written.map(|()| next))
+    })
+    .await
 }
 
 /// A call under way: noted however it ends, by the end of its caller, too.
@@ -175,13 +210,15 @@ impl<'a> Unended<'a> {
         Self { notes, call }
     }
 
-    fn ended(mut self, result: Option<RedisResult<i64>>) {
+    fn ended(mut self, result: Option<RedisResult<Answer>>) {
         let call = self.call.as_mut().expect("noted once");
-        if let (Op::Echo(same), Some(Ok(answer))) = (&mut call.op, &result) {
-            *same = *answer == 1;
+        match (&mut call.op, &result) {
+            (Op::Echo(same), Some(Ok((answer, _)))) => *same = *answer == 1,
+            (Op::Take(token), Some(Ok((_, taken)))) => token.clone_from(taken),
+            _ => {}
         }
         call.said = result.map(|result| match result {
-            Ok(answer) => Said::Done(answer),
+            Ok((answer, _)) => Said::Done(answer),
             Err(error) => Said::from(&error),
         });
     }
