@@ -366,7 +366,7 @@ impl Connection {
                 bytes.resize(end + usize::try_from(count).expect("a length") + 2, 0);
                 self.0.read_exact(&mut bytes[end..])
             }
-            b'*' | b'~' => (0..count).try_for_each(|_| self.frame(bytes)),
+            b'*' | b'~' | b'>' => (0..count).try_for_each(|_| self.frame(bytes)),
             b'%' => (0..count * 2).try_for_each(|_| self.frame(bytes)),
             _ => Ok(()),
         }

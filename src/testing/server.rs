@@ -22,7 +22,7 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Publish/subscribe is not part of it. Nor are scripts: `EVAL`, `FCALL`, `SCRIPT` and `FUNCTION`
+//! Scripts are not part of it: `EVAL`, `FCALL`, `SCRIPT` and `FUNCTION`
 //! answer `ERR this in-process server runs no scripts`, and `EVALSHA` that it knows none of that
 //! name, as Redis does.
 
@@ -36,6 +36,7 @@ mod session;
 mod sorted_set;
 mod storage;
 mod stream;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod waiting;

@@ -8,6 +8,7 @@ mod introspection;
 mod keys;
 mod lists;
 mod moves;
+mod pubsub;
 mod ranges;
 mod sampling;
 mod sets;
@@ -189,6 +190,20 @@ static TABLE: &[Command] = &[
     session("echo", 2, 0, connection::echo),
     session("hello", -1, UNAUTHENTICATED, connection::hello),
     session("ping", -1, LOADED, connection::ping),
+    session("psubscribe", -2, 0, pubsub::psubscribe),
+    session("publish", 3, 0, pubsub::publish),
+    container("pubsub"),
+    session("pubsub|channels", -2, 0, pubsub::channels),
+    session("pubsub|numpat", 2, 0, pubsub::numpat),
+    session("pubsub|numsub", -2, 0, pubsub::numsub),
+    session("pubsub|shardchannels", -2, 0, pubsub::shard_channels),
+    session("pubsub|shardnumsub", -2, 0, pubsub::shard_numsub),
+    session("punsubscribe", -1, 0, pubsub::punsubscribe),
+    session("spublish", 3, 0, pubsub::spublish),
+    session("ssubscribe", -2, 0, pubsub::ssubscribe),
+    session("subscribe", -2, 0, pubsub::subscribe),
+    session("sunsubscribe", -1, 0, pubsub::sunsubscribe),
+    session("unsubscribe", -1, 0, pubsub::unsubscribe),
     session("reset", 1, UNAUTHENTICATED | UNQUEUED, connection::reset),
     session("select", 2, 0, connection::select),
     container("client"),

@@ -123,6 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Next::Hang;
         }
         if faults.black_hole {
+            self.lossy |= process.take_pushed(self.session.id).is_some();
             return Next::Swallow;
         }
         if self.holes != faults.holes {
@@ -137,6 +138,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.end_wait(&mut process);
         if self.session.blocked.is_none() && !self.input.is_empty() {
             self.execute(&mut process);
+        }
+        // What was published meanwhile follows what was answered.
+        if let Some(mut pushed) = process.take_pushed(self.session.id) {
+            self.output.bytes.append(&mut pushed);
         }
         drop(process);
         if self.session.closing {

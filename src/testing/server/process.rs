@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::storage::Storage;
+use super::subscriptions::Subscriptions;
 
 /// What the connections of one server share.
 ///
@@ -110,9 +111,17 @@ impl Process {
             queued: None,
             watched: 0,
             command: "NULL",
+            subscriptions: Subscriptions::default(),
+            pushed: Vec::new(),
         };
         self.clients.insert(self.last_client, client);
         (self.last_client, bell)
+    }
+
+    /// The messages that wait for a connection, if any do.
+    pub(super) fn take_pushed(&mut self, client: u64) -> Option<Vec<u8>> {
+        let pushed = std::mem::take(&mut self.clients.get_mut(&client)?.pushed);
+        (!pushed.is_empty()).then_some(pushed)
     }
 
     /// Lets every connection look at the faults anew.
@@ -185,6 +194,9 @@ pub(super) struct Client {
     pub(super) queued: Option<usize>,
     pub(super) watched: usize,
     pub(super) command: &'static str,
+    pub(super) subscriptions: Subscriptions,
+    /// Messages for it, as they are to be written.
+    pub(super) pushed: Vec<u8>,
 }
 
 impl Client {

@@ -137,6 +137,11 @@ impl Reply {
         self.count(b'*', length);
     }
 
+    /// The head of something that nobody asked for; RESP2 knows no difference.
+    pub(super) fn push(&mut self, length: usize) {
+        self.count(if self.resp3 { b'>' } else { b'*' }, length);
+    }
+
     pub(super) fn set(&mut self, length: usize) {
         self.count(if self.resp3 { b'~' } else { b'*' }, length);
     }

@@ -218,6 +218,12 @@ impl Context<'_> {
         }
     }
 
+    /// Whether replies and messages could be mistaken for each other: then hardly anything may be asked.
+    pub(super) fn is_listening(&self) -> bool {
+        let client = self.process.clients.get(&self.session.id);
+        !self.out.resp3 && client.is_some_and(|client| !client.subscriptions.is_empty())
+    }
+
     fn admit(&self, command: &Command) -> Result<(), Refusal> {
         let flags = self.flags(command);
         let faults = &self.process.faults;
@@ -241,6 +247,13 @@ impl Context<'_> {
         }
         if faults.read_only && writes {
             return Err(READ_ONLY);
+        }
+        if self.is_listening() && !WHILE_LISTENING.contains(&command.name) {
+            let name = command.name;
+            return Err(Refusal::from(format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+                 RESET are allowed in this context"
+            )));
         }
         if faults.loading && flags & commands::LOADED != 0 {
             return Err(LOADING);
@@ -276,6 +289,16 @@ impl Context<'_> {
     }
 }
 
+const WHILE_LISTENING: [&str; 8] = [
+    "subscribe",
+    "unsubscribe",
+    "psubscribe",
+    "punsubscribe",
+    "ssubscribe",
+    "sunsubscribe",
+    "ping",
+    "reset",
+];
 const NO_AUTH: Refusal = Refusal::new("NOAUTH Authentication required.");
 const OUT_OF_MEMORY: Refusal =
     Refusal::new("OOM command not allowed when used memory > 'maxmemory'.");

@@ -10,10 +10,17 @@ use crate::testing::server::process::{Ending, Pause};
 use crate::testing::server::resp::{Answer, Refusal, SYNTAX, integer, integer_arg};
 use crate::testing::server::session::Context;
 use crate::testing::server::storage::DATABASES;
+use crate::testing::server::subscriptions::Subscriptions;
 use crate::testing::server::waiting::Take;
 
 pub(super) fn ping(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
     match args {
+        // Who reads messages can tell this from one.
+        [_] | [_, _] if context.is_listening() => {
+            context.out.array(2);
+            context.out.bulk(b"pong");
+            context.out.bulk(args.get(1).copied().unwrap_or_default());
+        }
         [_] => context.out.simple("PONG"),
         [_, text] => context.out.bulk(text),
         _ => return Err(wrong_arity("ping")),
@@ -39,6 +46,9 @@ pub(super) fn select(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
 pub(super) fn reset(context: &mut Context<'_>, _: &[&[u8]]) -> Answer {
     context.session.transaction = None;
     context.session.unwatch(context.keyspace);
+    if let Some(client) = context.process.clients.get_mut(&context.session.id) {
+        client.subscriptions = Subscriptions::default();
+    }
     context.session.db = 0;
     context.session.authenticated = context.session.shared.password.is_none();
     context.out.resp3 = false;
@@ -278,8 +288,16 @@ struct KillFilter<'a> {
     id: Option<u64>,
     address: Option<&'a [u8]>,
     local: Option<&'a [u8]>,
-    /// Of a kind this server has no connections of.
-    absent: bool,
+    kind: Option<Kind>,
+}
+
+/// The kinds of connections that Redis tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Normal,
+    Listening,
+    /// This server has none of those.
+    Replicating,
 }
 
 impl<'a> KillFilter<'a> {
@@ -299,12 +317,19 @@ impl<'a> KillFilter<'a> {
             } else if is(name, "laddr") {
                 filter.local = Some(value);
             } else if is(name, "type") {
-                let known = ["normal", "master", "replica", "slave", "pubsub"];
-                if !known.iter().any(|kind| is(value, kind)) {
+                let known = [
+                    ("normal", Kind::Normal),
+                    ("pubsub", Kind::Listening),
+                    ("master", Kind::Replicating),
+                    ("replica", Kind::Replicating),
+                    ("slave", Kind::Replicating),
+                ];
+                let kind = known.iter().find(|(name, _)| is(value, name));
+                let Some((_, kind)) = kind else {
                     let kind = String::from_utf8_lossy(value);
                     return Err(Refusal::from(format!("ERR Unknown client type '{kind}'")));
-                }
-                filter.absent |= !is(value, "normal");
+                };
+                filter.kind = Some(*kind);
             } else if is(name, "user") {
                 if *value != b"default" {
                     let user = String::from_utf8_lossy(value);
@@ -329,8 +354,12 @@ fn kill(context: &mut Context<'_>, filter: &KillFilter<'_>, skip_me: bool) -> us
     let local = context.process.port_address();
     let mut killed = 0;
     for (id, client) in &mut context.process.clients {
+        let kind = match client.subscriptions.is_empty() {
+            true => Kind::Normal,
+            false => Kind::Listening,
+        };
         let passes = client.doom.is_none()
-            && !filter.absent
+            && filter.kind.is_none_or(|wanted| wanted == kind)
             && filter.id.is_none_or(|wanted| wanted == *id)
             && filter
                 .address

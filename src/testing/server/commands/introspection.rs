@@ -8,6 +8,7 @@ use crate::testing::server::commands::{Command, WRITES, all};
 use crate::testing::server::process::Client;
 use crate::testing::server::resp::{Answer, Refusal, Reply, SYNTAX, integer};
 use crate::testing::server::session::Context;
+use crate::testing::server::subscriptions::Topic;
 
 pub(super) fn role(context: &mut Context<'_>, _: &[&[u8]]) -> Answer {
     let out = &mut *context.out;
@@ -165,8 +166,12 @@ pub(super) fn client_list(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
                 let kind = String::from_utf8_lossy(kind);
                 return Err(Refusal::from(format!("ERR Unknown client type '{kind}'")));
             }
-            if !is(kind, "normal") {
-                ids.clear();
+            let clients = &context.process.clients;
+            let listens = |id: &u64| clients.get(id).is_some_and(|c| !c.subscriptions.is_empty());
+            match () {
+                () if is(kind, "normal") => ids.retain(|id| !listens(id)),
+                () if is(kind, "pubsub") => ids.retain(listens),
+                () => ids.clear(),
             }
         }
         [_, _, option, wanted @ ..] if is(option, "id") && !wanted.is_empty() => {
@@ -195,17 +200,30 @@ fn client_line(context: &Context<'_>, id: u64) -> String {
         db,
         command,
         watched,
+        subscriptions,
         ..
     } = client;
+    let mut flags = String::new();
+    if !subscriptions.is_empty() {
+        flags.push('P');
+    }
+    if client.queued.is_some() {
+        flags.push('x');
+    }
+    if flags.is_empty() {
+        flags.push('N');
+    }
     format!(
-        "id={id} addr={} laddr={} fd=0 name={name} age={} idle={} flags={} db={db} sub=0 psub=0 \
-         ssub=0 multi={} watch={watched} cmd={command} user=default lib-name={} lib-ver={} \
+        "id={id} addr={} laddr={} fd=0 name={name} age={} idle={} flags={flags} db={db} sub={} \
+         psub={} ssub={} multi={} watch={watched} cmd={command} user=default lib-name={} lib-ver={} \
          resp={}\n",
         client.address(),
         process.port_address(),
         client.since.elapsed().as_secs(),
         client.active.elapsed().as_secs(),
-        if client.queued.is_some() { "x" } else { "N" },
+        subscriptions.of(Topic::Channel).len(),
+        subscriptions.of(Topic::Pattern).len(),
+        subscriptions.of(Topic::Shard).len(),
         client.queued.map_or("-1".to_owned(), |n| n.to_string()),
         library.0,
         library.1,
