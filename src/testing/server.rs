@@ -26,6 +26,7 @@
 //! answer `ERR this in-process server runs no scripts`, and `EVALSHA` that it knows none of that
 //! name, as Redis does.
 
+mod client;
 mod commands;
 mod connection;
 mod database;
@@ -53,6 +54,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep};
 
+pub use client::Client;
 use connection::Connection;
 use process::{Ending, Pause, Port, Process, Shared};
 pub use sorted_set::SortedSet;
@@ -383,6 +385,12 @@ impl Server {
         let process = self.shared.process();
         let alive = process.clients.values().filter(|c| c.doom.is_none());
         alive.count()
+    }
+
+    /// The connections there are now, the oldest first, each to be broken alone.
+    #[must_use]
+    pub fn clients(&self) -> Vec<Client> {
+        Client::all(&self.shared)
     }
 
     /// Whether executed commands are written to the [log](Self::log); at first they are not.

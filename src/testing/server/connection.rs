@@ -114,14 +114,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn advance(&mut self) -> Next {
         let shared = Arc::clone(&self.session.shared);
         let mut process = shared.process();
-        let client = process.clients.get(&self.session.id);
-        if let Some(doom) = client.map_or(Some(Ending::Reset), |client| client.doom) {
+        let Some(client) = process.clients.get(&self.session.id) else {
+            return Next::End(Ending::Reset);
+        };
+        if let Some(doom) = client.doom {
             return Next::End(doom);
         }
-        let faults = &process.faults;
-        if faults.hung {
+        let (own, faults) = (&client.faults, &process.faults);
+        if faults.hung || own.hung {
             return Next::Hang;
         }
+        let latency = faults.latency.max(own.latency);
+        let lose_replies = faults.lose_replies || own.lose_replies;
         if faults.black_hole {
             self.lossy |= process.take_pushed(self.session.id).is_some();
             return Next::Swallow;
@@ -129,11 +133,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.holes != faults.holes {
             return Next::ComeOut(faults.holes);
         }
-        if self.lossy && !faults.lose_replies {
+        if self.lossy && !lose_replies {
             return Next::End(Ending::Reset);
         }
-        let latency = faults.latency;
-        let lose_replies = faults.lose_replies;
         let start = self.output.bytes.len();
         self.end_wait(&mut process);
         if self.session.blocked.is_none() && !self.input.is_empty() {
@@ -234,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             keyspace: &mut keyspace,
             out: &mut self.output,
         }
-        .describe(None);
+        .describe();
         drop(keyspace);
         self.input = input;
         self.input.drain(..at);

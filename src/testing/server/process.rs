@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::client;
 use super::storage::Storage;
 use super::subscriptions::Subscriptions;
 
@@ -113,6 +114,7 @@ impl Process {
             command: "NULL",
             subscriptions: Subscriptions::default(),
             pushed: Vec::new(),
+            faults: client::Faults::default(),
         };
         self.clients.insert(self.last_client, client);
         (self.last_client, bell)
@@ -197,6 +199,8 @@ pub(super) struct Client {
     pub(super) subscriptions: Subscriptions,
     /// Messages for it, as they are to be written.
     pub(super) pushed: Vec<u8>,
+    /// What is wrong with this connection alone.
+    pub(super) faults: client::Faults,
 }
 
 impl Client {

@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) blocked: Option<Blocked>,
     /// Inside `EXEC`, where nothing may block.
     pub(super) executing: bool,
+    /// The command executed last.
+    pub(super) last: &'static str,
     /// The connection closes once what it has been told is written.
     pub(super) closing: bool,
 }
@@ -82,6 +84,7 @@ impl Session {
             watched: Vec::new(),
             blocked: None,
             executing: false,
+            last: "NULL",
             closing: false,
         }
     }
@@ -159,6 +162,7 @@ impl Context<'_> {
     /// Executes an admitted command; `EXEC` comes here for each it has queued.
     pub(super) fn run(&mut self, command: &'static Command, args: &[&[u8]]) {
         self.process.commands += 1;
+        self.session.last = command.name;
         if self.process.recording {
             self.process.record(args);
         }
@@ -206,7 +210,7 @@ impl Context<'_> {
     }
 
     /// Tells the server what `CLIENT LIST` shows of this connection.
-    pub(super) fn describe(&mut self, command: Option<&'static str>) {
+    pub(super) fn describe(&mut self) {
         let (session, resp3) = (&*self.session, self.out.resp3);
         if let Some(client) = self.process.clients.get_mut(&session.id) {
             client.active = Instant::now();
@@ -214,7 +218,7 @@ impl Context<'_> {
             client.resp3 = resp3;
             client.queued = session.transaction.as_ref().map(|t| t.queue.len());
             client.watched = session.watched.len();
-            client.command = command.unwrap_or(client.command);
+            client.command = session.last;
         }
     }
 

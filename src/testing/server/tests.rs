@@ -1,3 +1,5 @@
+mod messages;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;

@@ -148,7 +148,7 @@ const CONFIG: &[(&str, &str)] = &[
 ];
 
 pub(super) fn client_info(context: &mut Context<'_>, _: &[&[u8]]) -> Answer {
-    context.describe(Some("client|info"));
+    context.describe();
     let id = context.session.id;
     let line = client_line(context, id);
     context.out.text(&line);
@@ -156,7 +156,7 @@ pub(super) fn client_info(context: &mut Context<'_>, _: &[&[u8]]) -> Answer {
 }
 
 pub(super) fn client_list(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
-    context.describe(Some("client|list"));
+    context.describe();
     let mut ids: Vec<u64> = context.process.clients.keys().copied().collect();
     match args {
         [_, _] => {}
