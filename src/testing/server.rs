@@ -40,6 +40,7 @@ mod stream;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod users;
 mod waiting;
 
 use std::future::poll_fn;
@@ -60,6 +61,7 @@ use process::{Ending, Pause, Port, Process, Shared};
 pub use sorted_set::SortedSet;
 pub use storage::{Storage, Value};
 pub use stream::Stream;
+use users::{User, Users};
 use waiting::Served;
 
 /// A running in-process database. Dropping it ends its connections and its tasks.
@@ -80,6 +82,7 @@ pub struct Builder {
     port: u16,
     storage: Storage,
     password: Option<String>,
+    users: Vec<(String, String)>,
     name: String,
 }
 
@@ -115,6 +118,14 @@ impl Builder {
         self
     }
 
+    /// Adds a user with this password who may do everything, as `ACL SETUSER name on >password ~* &*
+    /// +@all`; `ACL SETUSER` can forbid it something afterwards.
+    #[must_use]
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        self.users.push((name.into(), password.into()));
+        self
+    }
+
     /// A name for people: shown by `INFO server` and by [`Server::name`].
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -141,8 +152,15 @@ impl Builder {
     /// pass hours in no time.
     #[must_use]
     pub fn in_memory(self) -> Server {
+        let mut users = Users::new(self.password.as_deref());
+        for (name, password) in self.users {
+            let mut user = User::powerful();
+            user.passwords.insert(password.into());
+            users.set(&name, user);
+        }
+        let shared = Shared::new(self.name, self.password, users, self.storage);
         Server {
-            shared: Arc::new(Shared::new(self.name, self.password, self.storage)),
+            shared: Arc::new(shared),
         }
     }
 }
@@ -172,6 +190,7 @@ impl Server {
             port: 0,
             storage: Storage::new(),
             password: None,
+            users: Vec::new(),
             name: "server".to_owned(),
         }
     }

@@ -1,5 +1,6 @@
 //! The commands: one table with what decides about a command before it runs, and their code.
 
+pub(super) mod acl;
 mod bits;
 mod connection;
 mod expiry;
@@ -78,6 +79,11 @@ pub(super) fn lookup(args: &[&[u8]]) -> Result<&'static Command, Refusal> {
     } else {
         Err(wrong_arity(command.name))
     }
+}
+
+/// A command or subcommand (`client|kill`) by its name.
+fn find_name(name: &[u8]) -> Option<&'static str> {
+    find(&mut [0; LONGEST_NAME], name, None).map(|command| command.name)
 }
 
 pub(super) fn wrong_arity(name: &str) -> Refusal {
@@ -190,6 +196,11 @@ static TABLE: &[Command] = &[
     session("echo", 2, 0, connection::echo),
     session("hello", -1, UNAUTHENTICATED, connection::hello),
     session("ping", -1, LOADED, connection::ping),
+    container("acl"),
+    session("acl|deluser", -3, 0, acl::deluser),
+    session("acl|setuser", -3, 0, acl::setuser),
+    session("acl|users", 2, 0, acl::users),
+    session("acl|whoami", 2, 0, acl::whoami),
     session("psubscribe", -2, 0, pubsub::psubscribe),
     session("publish", 3, 0, pubsub::publish),
     container("pubsub"),

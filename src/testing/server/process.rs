@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::client;
 use super::storage::Storage;
 use super::subscriptions::Subscriptions;
+use super::users::{DEFAULT, Users};
 
 /// What the connections of one server share.
 ///
@@ -36,13 +37,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(name: String, password: Option<String>, storage: Storage) -> Self {
+    pub(super) fn new(
+        name: String,
+        password: Option<String>,
+        users: Users,
+        storage: Storage,
+    ) -> Self {
         Self {
             id: SERVERS.fetch_add(1, Ordering::Relaxed),
             name,
             password,
             storage,
-            process: Mutex::new(Process::new()),
+            process: Mutex::new(Process::new(users)),
         }
     }
 
@@ -55,6 +61,7 @@ static SERVERS: AtomicU64 = AtomicU64::new(1);
 
 #[derive(Debug)]
 pub(super) struct Process {
+    pub(super) users: Users,
     pub(super) port: Port,
     /// Where it listens, or did before it was killed.
     pub(super) address: SocketAddr,
@@ -76,8 +83,9 @@ pub(super) struct Process {
 }
 
 impl Process {
-    fn new() -> Self {
+    fn new(users: Users) -> Self {
         Self {
+            users,
             port: Port::None,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             alive: true,
@@ -112,6 +120,7 @@ impl Process {
             queued: None,
             watched: 0,
             command: "NULL",
+            user: DEFAULT.to_owned(),
             subscriptions: Subscriptions::default(),
             pushed: Vec::new(),
             faults: client::Faults::default(),
@@ -196,6 +205,7 @@ pub(super) struct Client {
     pub(super) queued: Option<usize>,
     pub(super) watched: usize,
     pub(super) command: &'static str,
+    pub(super) user: String,
     pub(super) subscriptions: Subscriptions,
     /// Messages for it, as they are to be written.
     pub(super) pushed: Vec<u8>,

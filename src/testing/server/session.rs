@@ -11,6 +11,7 @@ use super::database::{Database, Key};
 use super::process::{Process, Shared};
 use super::resp::{Refusal, Reply};
 use super::storage::Keyspace;
+use super::users::DEFAULT;
 use super::waiting::{Served, Take, Waiter};
 
 /// The state of one connection.
@@ -20,6 +21,8 @@ pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) db: usize,
     pub(super) authenticated: bool,
+    /// Who it is, once it is authenticated.
+    pub(super) user: String,
     pub(super) transaction: Option<Transaction>,
     pub(super) watched: Vec<Watch>,
     pub(super) blocked: Option<Blocked>,
@@ -75,10 +78,12 @@ pub(super) struct Context<'a> {
 
 impl Session {
     pub(super) fn new(id: u64, shared: Arc<Shared>) -> Self {
+        let authenticated = shared.process().users.is_open();
         Self {
             id,
             db: 0,
-            authenticated: shared.password.is_none(),
+            authenticated,
+            user: DEFAULT.to_owned(),
             shared,
             transaction: None,
             watched: Vec::new(),
@@ -218,6 +223,7 @@ impl Context<'_> {
             client.resp3 = resp3;
             client.queued = session.transaction.as_ref().map(|t| t.queue.len());
             client.watched = session.watched.len();
+            client.user.clone_from(&session.user);
             client.command = session.last;
         }
     }
@@ -234,6 +240,12 @@ impl Context<'_> {
         let writes = flags & commands::WRITES != 0;
         if !self.session.authenticated && flags & commands::UNAUTHENTICATED == 0 {
             return Err(NO_AUTH);
+        }
+        if flags & commands::UNAUTHENTICATED == 0
+            && let Some(user) = self.process.users.get(&self.session.user)
+            && let Some(refusal) = commands::acl::refusal(user, command)
+        {
+            return Err(refusal);
         }
         if faults.out_of_memory {
             // Queueing a command needs memory too, whatever the command.

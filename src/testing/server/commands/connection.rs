@@ -11,6 +11,7 @@ use crate::testing::server::resp::{Answer, Refusal, SYNTAX, integer, integer_arg
 use crate::testing::server::session::Context;
 use crate::testing::server::storage::DATABASES;
 use crate::testing::server::subscriptions::Subscriptions;
+use crate::testing::server::users::{DEFAULT, Users};
 use crate::testing::server::waiting::Take;
 
 pub(super) fn ping(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
@@ -50,7 +51,8 @@ pub(super) fn reset(context: &mut Context<'_>, _: &[&[u8]]) -> Answer {
         client.subscriptions = Subscriptions::default();
     }
     context.session.db = 0;
-    context.session.authenticated = context.session.shared.password.is_none();
+    context.session.authenticated = context.process.users.is_open();
+    DEFAULT.clone_into(&mut context.session.user);
     context.out.resp3 = false;
     set_name(context, b"");
     context.out.simple("RESET");
@@ -59,7 +61,7 @@ pub(super) fn reset(context: &mut Context<'_>, _: &[&[u8]]) -> Answer {
 
 pub(super) fn auth(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
     let (user, password) = match args {
-        [_, password] if context.session.shared.password.is_none() => {
+        [_, password] if context.process.users.is_open() => {
             let _ = password;
             return Err(Refusal::new(
                 "ERR AUTH <password> called without any password configured for the default \
@@ -76,17 +78,14 @@ pub(super) fn auth(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
 }
 
 fn authenticate(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Answer {
-    // Without a password the only user is let in whatever it says, as at Redis.
-    let right = match &context.session.shared.password {
-        Some(required) => required.as_bytes() == password,
-        None => true,
-    };
-    if user != b"default" || !right {
+    let user = String::from_utf8_lossy(user);
+    if !context.process.users.lets_in(&user, password) {
         return Err(Refusal::new(
             "WRONGPASS invalid username-password pair or user is disabled.",
         ));
     }
     context.session.authenticated = true;
+    context.session.user = user.into_owned();
     Ok(())
 }
 
@@ -276,7 +275,7 @@ pub(super) fn client_kill(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
         context.out.ok();
         return Ok(());
     }
-    let (filter, skip_me) = KillFilter::parse(&args[2..])?;
+    let (filter, skip_me) = KillFilter::parse(&args[2..], &context.process.users)?;
     let killed = kill(context, &filter, skip_me);
     context.out.size(killed);
     Ok(())
@@ -289,6 +288,7 @@ struct KillFilter<'a> {
     address: Option<&'a [u8]>,
     local: Option<&'a [u8]>,
     kind: Option<Kind>,
+    user: Option<&'a [u8]>,
 }
 
 /// The kinds of connections that Redis tells apart.
@@ -301,7 +301,7 @@ enum Kind {
 }
 
 impl<'a> KillFilter<'a> {
-    fn parse(options: &[&'a [u8]]) -> Result<(Self, bool), Refusal> {
+    fn parse(options: &[&'a [u8]], users: &Users) -> Result<(Self, bool), Refusal> {
         let mut filter = Self::default();
         let mut skip_me = true;
         for option in options.chunks(2) {
@@ -331,7 +331,8 @@ impl<'a> KillFilter<'a> {
                 };
                 filter.kind = Some(*kind);
             } else if is(name, "user") {
-                if *value != b"default" {
+                filter.user = Some(value);
+                if users.get(&String::from_utf8_lossy(value)).is_none() {
                     let user = String::from_utf8_lossy(value);
                     return Err(Refusal::from(format!("ERR No such user '{user}'")));
                 }
@@ -360,6 +361,9 @@ fn kill(context: &mut Context<'_>, filter: &KillFilter<'_>, skip_me: bool) -> us
         };
         let passes = client.doom.is_none()
             && filter.kind.is_none_or(|wanted| wanted == kind)
+            && filter
+                .user
+                .is_none_or(|wanted| wanted == client.user.as_bytes())
             && filter.id.is_none_or(|wanted| wanted == *id)
             && filter
                 .address

@@ -201,6 +201,7 @@ fn client_line(context: &Context<'_>, id: u64) -> String {
         command,
         watched,
         subscriptions,
+        user,
         ..
     } = client;
     let mut flags = String::new();
@@ -215,7 +216,7 @@ fn client_line(context: &Context<'_>, id: u64) -> String {
     }
     format!(
         "id={id} addr={} laddr={} fd=0 name={name} age={} idle={} flags={flags} db={db} sub={} \
-         psub={} ssub={} multi={} watch={watched} cmd={command} user=default lib-name={} lib-ver={} \
+         psub={} ssub={} multi={} watch={watched} cmd={command} user={user} lib-name={} lib-ver={} \
          resp={}\n",
         client.address(),
         process.port_address(),

@@ -1,4 +1,4 @@
-//! Publish and subscribe under faults, and faults of one connection.
+//! Messages under faults, faults of one connection, and users.
 
 use super::*;
 
@@ -114,4 +114,22 @@ async fn one_connection_can_be_broken_while_others_go_on() {
     assert!(!b.is_alive());
     assert_eq!(other.end().await, io::ErrorKind::UnexpectedEof);
     until(|| server.clients().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_given_to_the_builder_may_do_everything_but_what_is_forbidden_to_it() {
+    let server = Server::builder().password("pw").user("ann", "secret");
+    let server = server.in_memory();
+    let mut client = memory(&server);
+    client
+        .ask("GET k", "-NOAUTH Authentication required.\r\n")
+        .await;
+    client.ask("AUTH ann secret", "+OK\r\n").await;
+    client.ask("ACL WHOAMI", "$3\r\nann\r\n").await;
+    client.ask("SET k v", "+OK\r\n").await;
+    client.ask("ACL SETUSER ann -set", "+OK\r\n").await;
+    let refused = "-NOPERM this user has no permissions to run the 'set' command\r\n";
+    client.ask("SET k w", refused).await;
+    client.ask("AUTH pw", "+OK\r\n").await;
+    client.ask("SET k w", "+OK\r\n").await;
 }
