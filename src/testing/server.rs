@@ -431,14 +431,12 @@ impl Server {
     }
 
     fn forget_waiters(&self) {
-        for database in &mut self.shared.storage.lock().databases {
-            database.waiting.remove_all(self.shared.id);
-        }
+        self.shared.storage.lock().forget(self.shared.id, None);
     }
 
     fn send_waiters_away(&self) {
         for database in &mut self.shared.storage.lock().databases {
-            for waiter in database.waiting.remove_all(self.shared.id) {
+            for waiter in database.waiting.remove_all(self.shared.id, None) {
                 // A connection that has just ended needs no answer.
                 let _ = waiter.reply.send(Served {
                     reply: UNBLOCKED.to_vec(),

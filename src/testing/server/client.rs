@@ -82,9 +82,14 @@ impl Client {
 
     /// Resets it; as if a host on the way had forgotten it.
     pub fn kill(&self) {
-        self.change(|client| {
+        let mut process = self.shared.process();
+        if let Some(client) = process.clients.get_mut(&self.id) {
             client.doom.get_or_insert(Ending::Reset);
-        });
+            client.bell.notify_one();
+            // What it waits for is not to be taken for nobody.
+            let mut keyspace = self.shared.storage.lock();
+            keyspace.forget(self.shared.id, Some(self.id));
+        }
     }
 
     /// Whether it is neither read nor answered. What it sent meanwhile is executed afterwards.

@@ -200,6 +200,7 @@ impl Context<'_> {
         let (reply, served) = oneshot::channel();
         let waiter = Waiter {
             server: self.session.shared.id,
+            client: self.session.id,
             keys,
             take,
             resp3: self.out.resp3,

@@ -340,6 +340,13 @@ impl Keyspace {
         }
     }
 
+    /// Whoever waits on `server`, or one connection to it, is to be served no more.
+    pub(super) fn forget(&mut self, server: u64, client: Option<u64>) {
+        for database in &mut self.databases {
+            database.waiting.remove_all(server, client);
+        }
+    }
+
     /// The time of this storage in microseconds since the Unix epoch.
     pub(super) fn unix_micros(&self) -> i64 {
         let (instant, unix) = self.born;

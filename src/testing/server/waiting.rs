@@ -66,6 +66,8 @@ pub(super) struct Waiter {
     /// The server it is connected to: a kill forgets its waiters, not those of another server
     /// over the same storage.
     pub(super) server: u64,
+    /// Its connection there.
+    pub(super) client: u64,
     pub(super) keys: Vec<Key>,
     pub(super) take: Take,
     pub(super) resp3: bool,
@@ -117,10 +119,14 @@ impl Waiting {
         Some(waiter)
     }
 
-    /// Takes out all waiters of `server`.
-    pub(super) fn remove_all(&mut self, server: u64) -> Vec<Waiter> {
-        let mut numbers: Vec<u64> = self.waiters.keys().copied().collect();
-        numbers.retain(|number| self.waiters[number].server == server);
+    /// Takes out all waiters of `server`, or that of one connection to it.
+    pub(super) fn remove_all(&mut self, server: u64, client: Option<u64>) -> Vec<Waiter> {
+        let meant = |waiter: &Waiter| {
+            waiter.server == server && client.is_none_or(|client| waiter.client == client)
+        };
+        let waiters = self.waiters.iter().filter(|(_, waiter)| meant(waiter));
+        let mut numbers: Vec<u64> = waiters.map(|(number, _)| *number).collect();
+        numbers.sort_unstable();
         numbers
             .into_iter()
             .filter_map(|number| self.remove(number))

@@ -104,6 +104,8 @@ pub(super) fn deluser(context: &mut Context<'_>, args: &[&[u8]]) -> Answer {
             } else {
                 client.doom.get_or_insert(Ending::Close);
                 client.bell.notify_one();
+                let server = context.session.shared.id;
+                context.keyspace.forget(server, Some(*id));
             }
         }
     }

@@ -351,7 +351,7 @@ impl<'a> KillFilter<'a> {
 }
 
 fn kill(context: &mut Context<'_>, filter: &KillFilter<'_>, skip_me: bool) -> usize {
-    let me = context.session.id;
+    let (me, server) = (context.session.id, context.session.shared.id);
     let local = context.process.port_address();
     let mut killed = 0;
     for (id, client) in &mut context.process.clients {
@@ -380,6 +380,7 @@ fn kill(context: &mut Context<'_>, filter: &KillFilter<'_>, skip_me: bool) -> us
         } else {
             client.doom = Some(Ending::Close);
             client.bell.notify_one();
+            context.keyspace.forget(server, Some(*id));
         }
     }
     killed

@@ -133,3 +133,31 @@ async fn a_user_given_to_the_builder_may_do_everything_but_what_is_forbidden_to_
     client.ask("AUTH pw", "+OK\r\n").await;
     client.ask("SET k w", "+OK\r\n").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_whose_connection_was_killed_takes_nothing() {
+    let server = Server::in_memory();
+    let mut other = memory(&server);
+    other.ask("PING", "+PONG\r\n").await;
+    let wait = async || {
+        let mut waiter = memory(&server);
+        waiter.send("BLPOP q 0").await;
+        waiter.silent().await;
+        waiter
+    };
+    let _waiter = wait().await;
+    let clients = server.clients();
+    let client = clients.last().unwrap();
+    let id = client.id();
+    client.kill();
+    other.ask("RPUSH q a", ":1\r\n").await;
+    other.ask("LPOP q", "$1\r\na\r\n").await;
+
+    let _waiter = wait().await;
+    // Both in one batch: the waiter's own task has no turn between them.
+    let kill = format!("CLIENT KILL ID {}", id + 1);
+    other.send(&kill).await;
+    other.send("RPUSH q b").await;
+    other.read(":1\r\n:1\r\n").await;
+    other.ask("LPOP q", "$1\r\nb\r\n").await;
+}
