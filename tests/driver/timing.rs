@@ -175,3 +175,63 @@ async fn who_waits_for_a_watched_session_does_so_within_the_deadline() {
         }
     }
 }
+
+/// Whether the transaction was carried out; `None` if the call failed.
+async fn put(con: &mut MultiDbConnection, value: &str) -> Option<bool> {
+    let mut pipe = redis::pipe();
+    pipe.atomic().set("k", value).ignore();
+    let done: RedisResult<Option<()>> = pipe.query_async(con).await;
+    done.ok().map(|done| done.is_some())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_had_no_time_is_watched_still_when_it_is_tried_again() {
+    let rig = rig().await;
+    let mut slow = rig.client.connection();
+    ask::<()>(&mut slow, &["WATCH", "k"]).await.unwrap();
+    let mut hasty = slow.clone();
+    hasty.set_deadline(ms(200));
+    rig.east.latency(ms(400));
+    let reading = tokio::spawn(async move { ask::<Option<i64>>(&mut slow, &["GET", "k"]).await });
+    tokio::task::yield_now().await;
+    assert_eq!(
+        put(&mut hasty, "hasty").await,
+        None,
+        "the session is in use"
+    );
+    reading.await.unwrap().unwrap();
+    rig.east.latency(ms(0));
+    let mut other = rig.client.connection();
+    ask::<()>(&mut other, &["SET", "k", "other"]).await.unwrap();
+    hasty.set_deadline(secs(1));
+    assert_eq!(
+        put(&mut hasty, "hasty").await,
+        Some(false),
+        "it was touched"
+    );
+    assert_eq!(rig.east.storage().string("k").unwrap(), b"other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_answered_was_sent_whoever_ends_the_session_behind_it() {
+    let rig = rig().await;
+    rig.east.record(true);
+    let mut first = rig.client.connection();
+    ask::<()>(&mut first, &["WATCH", "a"]).await.unwrap();
+    let (mut second, mut third) = (first.clone(), first.clone());
+    rig.east.latency(ms(100));
+    let reading = tokio::spawn(async move { ask::<Option<i64>>(&mut third, &["GET", "a"]).await });
+    tokio::task::yield_now().await;
+    // Both wait for the session, the one that watches before the one that ends it.
+    let watching = tokio::spawn(async move { ask::<()>(&mut second, &["WATCH", "k"]).await });
+    tokio::task::yield_now().await;
+    let ending = tokio::spawn(async move { put(&mut first, "first").await });
+    reading.await.unwrap().unwrap();
+    watching.await.unwrap().unwrap();
+    assert_eq!(ending.await.unwrap(), Some(true));
+    let log = rig.east.log();
+    let sent = log
+        .iter()
+        .any(|words| words.iter().map(Vec::as_slice).eq([&b"WATCH"[..], b"k"]));
+    assert!(sent, "it was answered");
+}

@@ -257,19 +257,17 @@ impl MultiDbConnection {
                 return Err(unsupported(command));
             }
             if let Some(watch) = &self.watch {
-                let atomic = op.pipeline.is_transaction();
-                let result = match atomic {
+                let result = match op.pipeline.is_transaction() {
                     true => watch.commit(&core, &op, time).await,
                     false => watch.run(&core, &op, time).await,
                 };
-                if let Some(result) = result {
-                    if atomic {
-                        self.watch = None;
-                    }
-                    return result;
-                }
+                // A transaction that had no time to begin has not ended it: tried again, it must
+                // find what it watched.
                 if watch.is_over() {
                     self.watch = None;
+                }
+                if let Some(result) = result {
+                    return result;
                 }
             }
             match route {

@@ -91,25 +91,10 @@ impl Watch {
         op: &O,
         time: Time,
     ) -> Option<RedisResult<O::Output>> {
-        let mut state = match self.lock(time).await {
-            Ok(state) => state,
-            Err(error) => return Some(Err(error)),
-        };
-        let State::Open(lane) = &mut *state else {
-            return None;
-        };
-        if !lane.is_current(core) {
-            *state = State::Broken;
-            return None;
+        match self.lock(time).await {
+            Ok(mut state) => state.run(core, op, time).await,
+            Err(error) => Some(Err(error)),
         }
-        let end = lane.run(core, op, Some(time.attempt())).await;
-        let answered = matches!(end, LaneEnd::Answered(_));
-        let concluded = lane.conclude(op, end);
-        if !answered {
-            *state = State::Broken;
-        }
-        // A read that got no answer is lost with its session only if no other connection can do it.
-        (concluded.next != Next::Again).then_some(concluded.result)
     }
 
     /// The transaction that ends the session. `None`: the session is over, it is no part of it.
@@ -168,14 +153,41 @@ impl Watch {
         watch: &Cmd,
         time: Time,
     ) -> Option<RedisResult<Value>> {
-        match self.lock(time).await {
+        // Held from the look to the answer: in between, somebody else might end the session.
+        let mut state = match self.lock(time).await {
             Ok(state) if matches!(*state, State::Over) => return None,
-            Ok(_) => {}
+            Ok(state) => state,
             Err(error) => return Some(Err(error)),
-        }
+        };
         // A broken session stays broken: keys watched before it broke are not watched any more.
-        let extended = self.run(core, &harmless(watch), time).await;
+        let extended = state.run(core, &harmless(watch), time).await;
         Some(extended.unwrap_or(Ok(Value::Okay)))
+    }
+}
+
+impl State {
+    /// As [`Watch::run`].
+    async fn run<O: Operation<Redis>>(
+        &mut self,
+        core: &Core<Redis>,
+        op: &O,
+        time: Time,
+    ) -> Option<RedisResult<O::Output>> {
+        let Self::Open(lane) = self else {
+            return None;
+        };
+        if !lane.is_current(core) {
+            *self = Self::Broken;
+            return None;
+        }
+        let end = lane.run(core, op, Some(time.attempt())).await;
+        let answered = matches!(end, LaneEnd::Answered(_));
+        let concluded = lane.conclude(op, end);
+        if !answered {
+            *self = Self::Broken;
+        }
+        // A read that got no answer is lost with its session only if no other connection can do it.
+        (concluded.next != Next::Again).then_some(concluded.result)
     }
 }
 
