@@ -399,7 +399,11 @@ impl Machine {
 
     /// Takes what happened and says what to do about it, in the order in which to do it.
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Effect> {
-        self.now = self.now.max(now);
+        let now = self.now.max(now);
+        // Before time moves on: what is due by then has not been acted upon.
+        let is_due =
+            matches!(input, Input::Evidence(_)) && self.deadline().is_some_and(|at| at <= now);
+        self.now = now;
         match input {
             Input::Start { lazy } => self.start(lazy),
             Input::Probed {
@@ -417,7 +421,7 @@ impl Machine {
             Input::Overrun => self.overrun(),
             Input::Evidence(evidence) => {
                 let eventful = self.evidence(&evidence);
-                if !eventful && self.deadline().is_none_or(|at| at > self.now) {
+                if !eventful && !is_due {
                     return Vec::new();
                 }
             }

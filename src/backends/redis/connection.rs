@@ -148,7 +148,7 @@ impl MultiDbConnection {
                     }
                     Ok(Value::Okay)
                 }
-                Route::Scan { cursor } => self.scan(cmd, cursor).await,
+                Route::Scan { cursor } => self.scan(cmd, cursor, time).await,
                 Route::Plain => {
                     let op = Single {
                         cmd,
@@ -165,19 +165,26 @@ impl MultiDbConnection {
         })
     }
 
-    async fn scan(&mut self, cmd: &Cmd, cursor: Cursor) -> RedisResult<Value> {
+    async fn scan(&mut self, cmd: &Cmd, cursor: Cursor, time: Time) -> RedisResult<Value> {
         let op = Single {
             cmd,
             idempotent: self.idempotent,
         };
-        let reply = self.run_scan(op, cursor, std::iter::once(cmd)).await?;
+        let reply = self
+            .run_scan(op, cursor, std::iter::once(cmd), time)
+            .await?;
         self.remember(cmd, &reply);
         Ok(reply)
     }
 
-    async fn scan_batch(&mut self, op: Batch<'_>, cursor: Cursor) -> RedisResult<Vec<Value>> {
+    async fn scan_batch(
+        &mut self,
+        op: Batch<'_>,
+        cursor: Cursor,
+        time: Time,
+    ) -> RedisResult<Vec<Value>> {
         let pipeline = op.pipeline;
-        let replies = self.run_scan(op, cursor, pipeline.cmd_iter()).await?;
+        let replies = self.run_scan(op, cursor, pipeline.cmd_iter(), time).await?;
         let elements = match replies.as_slice() {
             [Value::Array(elements)] if pipeline.is_transaction() => elements,
             elements => elements,
@@ -196,12 +203,14 @@ impl MultiDbConnection {
         op: O,
         cursor: Cursor,
         steps: impl Iterator<Item = &Cmd>,
+        time: Time,
     ) -> RedisResult<O::Output> {
         match cursor {
-            Cursor::Start => self.router.run(&op).await,
+            Cursor::Start => self.router.run_until(&op, time.deadline).await,
             Cursor::Continue => {
                 let to = self.origin(steps).map_err(to_redis)?;
-                self.router.run(&Pinned { op, to: &to }).await
+                let pinned = Pinned { op, to: &to };
+                self.router.run_until(&pinned, time.deadline).await
             }
         }
     }
@@ -277,7 +286,7 @@ impl MultiDbConnection {
                 PipelineRoute::Scan {
                     cursor,
                     blocking: false,
-                } => self.scan_batch(op, cursor).await,
+                } => self.scan_batch(op, cursor, time).await,
                 PipelineRoute::Scan { blocking: true, .. } => Err(unsupported(BLOCKING_SCAN)),
             }
         })

@@ -107,6 +107,9 @@ impl Machine {
         member.next_suspicion = now + SUSPICION_PAUSE;
         if fresh || !self.in_flight(key, |f| f.slot == Slot::Probe && f.kind == Kind::Attempt) {
             self.ask(key, Slot::Probe, Kind::Attempt, reason, fresh);
+        } else if let Some(member) = self.member_mut(key) {
+            // It may take longer than the pause, and was begun before this came.
+            member.postponed = Some(Suspicion { reason, fresh });
         }
     }
 }

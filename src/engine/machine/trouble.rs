@@ -191,8 +191,13 @@ impl Machine {
             return;
         }
         // Who is being asked is not asked again: a forced one that hangs would be, with every report.
+        // What it was asked in another episode does not count: that answer will be dropped.
+        let episode = self.episode(key);
         let asking = self.flights.iter().find(|(_, flight)| {
-            flight.member == key && flight.slot == Slot::Probe && flight.kind == Kind::Attempt
+            flight.member == key
+                && flight.slot == Slot::Probe
+                && flight.kind == Kind::Attempt
+                && Some(flight.episode) == episode
         });
         let suspect = match asking {
             Some((&id, _)) => Some(id),

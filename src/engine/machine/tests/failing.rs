@@ -582,3 +582,43 @@ fn a_failure_rate_is_forgotten_with_its_window() {
     })
     .stayed();
 }
+
+#[test]
+fn calls_that_go_well_do_not_hide_what_is_due_at_that_moment() {
+    let mut s = Story::running(&[("a", 3.0), ("b", 2.0), ("c", 1.0)]);
+    s.is("b", Mood::Hangs);
+    s.order(Verb::SetEnabled(id("a"), false));
+    s.answer("c");
+    s.stayed();
+    // The heavier one has not answered in time, and the timer is a moment late.
+    s.now += ms(151);
+    told(
+        &mut s,
+        Evidence {
+            seen: Observed::new(9, 0),
+            ..Evidence::default()
+        },
+    );
+    s.switched("a", "c", Reason::Disabled);
+}
+
+#[test]
+fn a_suspicion_is_not_lost_on_an_attempt_that_takes_longer_than_its_pause() {
+    let mut s = pair();
+    let failed = || Evidence {
+        seen: Observed::new(0, 1),
+        ..Evidence::default()
+    };
+    told(&mut s, failed());
+    let slow = s.asked_of("a").pop().unwrap().id;
+    s.now += ms(90);
+    told(&mut s, failed());
+    s.now += ms(15);
+    s.tell(Input::Tick);
+    s.is("a", refuses());
+    s.now += ms(15);
+    s.answer_with(slow, Verdict::Healthy);
+    s.wait(ms(200));
+    assert_eq!(s.circuit("a"), CircuitState::Open);
+    s.switched("a", "b", Reason::HealthCheck);
+}

@@ -355,3 +355,18 @@ fn a_standby_that_hangs_is_asked_one_thing_at_a_time_whatever_the_active_does() 
     assert!(asked <= 2, "{asked} probes over one connection");
     assert!(s.probes - before > 40, "the active was asked every time");
 }
+
+#[test]
+fn a_suspect_asked_before_its_circuit_changed_is_asked_again() {
+    let mut s = pair();
+    s.is("a", Mood::Hangs);
+    s.stall("a", ms(150));
+    s.order(Verb::Reset(id("a")));
+    s.is("a", HEALTHY);
+    s.stall("a", ms(150));
+    for probe in s.asked_of("a") {
+        s.answer_with(probe.id, Verdict::Healthy);
+    }
+    s.wait(secs(2));
+    s.stayed();
+}
