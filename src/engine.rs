@@ -12,6 +12,7 @@ pub mod database;
 pub mod detector;
 pub mod error;
 pub mod event;
+pub(crate) mod followers;
 pub mod health;
 pub(crate) mod live;
 #[doc(hidden)]

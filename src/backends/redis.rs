@@ -14,6 +14,7 @@ mod error;
 mod handle;
 mod lane;
 mod operation;
+mod pubsub;
 mod watch;
 
 pub use config::{DatabaseConfig, RedisConfig};
@@ -22,6 +23,9 @@ pub use connector::{Connector, TcpConnector, Transport};
 pub use endpoint::RedisEndpoint;
 pub use error::from_redis;
 pub use handle::{Redis, RedisHandle, WriteProbe};
+pub use pubsub::{
+    Notification, Notifications, Overlap, PubSub, PubSubSink, PubSubStream, SubscriptionKind,
+};
 
 use crate::engine::builder::Builder;
 use crate::engine::client::MultiDbClient;

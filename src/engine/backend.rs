@@ -88,6 +88,8 @@ pub enum Purpose {
     Probe,
     /// One caller at a time: blocking commands, watched transactions.
     Lane,
+    /// Messages for subscribers.
+    PubSub,
 }
 
 /// Tells the engine that a connection has ended, without a command having to find out.

@@ -271,6 +271,7 @@ impl<B: Backend> Builder<B> {
             live: None,
             status: Status::Starting,
             snapshot,
+            upcoming: None,
         };
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         #[allow(clippy::disallowed_types)]
@@ -284,6 +285,7 @@ impl<B: Backend> Builder<B> {
             clock: clock.clone(),
             swept: swept.clone(),
             routing: Published::new(Arc::new(routing)),
+            followers: Arc::default(),
             mailbox,
             news,
             events: broadcast::Sender::new(EVENT_BUFFER),

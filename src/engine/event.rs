@@ -138,6 +138,13 @@ pub enum Event {
         /// Why, for people.
         cause: String,
     },
+    /// A subscriber has its subscriptions on a database again.
+    Resubscribed {
+        /// The database.
+        database: DatabaseId,
+        /// For how long messages may have been missed; `None`: none were.
+        gap: Option<Duration>,
+    },
     /// A policy of the user's panicked; the default took its place for this decision.
     PolicyPanicked {
         /// Which one.
@@ -349,6 +356,10 @@ impl fmt::Display for Event {
                     "old connections to {database} could not be fenced: {cause}"
                 )
             }
+            Self::Resubscribed { database, gap } => match gap {
+                Some(gap) => write!(f, "subscribed again on {database} after {gap:?}"),
+                None => write!(f, "subscribed on {database}, nothing missed"),
+            },
             Self::PolicyPanicked { policy } => {
                 write!(f, "the {policy} panicked; the default decided")
             }

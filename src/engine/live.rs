@@ -17,6 +17,7 @@ use super::config::Config;
 use super::database::{Database, DatabaseId};
 use super::error::Error;
 use super::event::Event;
+use super::followers::Followers;
 use super::machine::{MemberKey, Verb};
 use super::published::Published;
 use super::retry::{self, Backoff, Budget};
@@ -57,6 +58,15 @@ pub(crate) struct Routing<B: Backend> {
     pub(crate) live: Option<Arc<Live<B>>>,
     pub(crate) status: Status,
     pub(crate) snapshot: Arc<Snapshot>,
+    /// Where a planned switch is about to lead, for those who want to be there first.
+    pub(crate) upcoming: Option<Upcoming<B>>,
+}
+
+/// The member that a planned switch is about to lead to.
+pub(crate) struct Upcoming<B: Backend> {
+    pub(crate) member: MemberKey,
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
+    pub(crate) database: Arc<Database<B::Endpoint>>,
 }
 
 /// What all handles of a client and its supervisor share.
@@ -71,6 +81,7 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) clock: Arc<Clock>,
     pub(crate) swept: Arc<Swept>,
     pub(crate) routing: Published<Arc<Routing<B>>>,
+    pub(crate) followers: Arc<Followers>,
     pub(crate) mailbox: mpsc::UnboundedSender<Mail<B>>,
     pub(crate) news: Arc<Notify>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -194,6 +205,7 @@ impl<B: Backend> Core<B> {
             live: None,
             status: Status::Closed,
             snapshot: Arc::new(snapshot),
+            upcoming: None,
         }));
         if let Some(live) = &last.live {
             live.set_flag(STALE);

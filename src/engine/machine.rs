@@ -18,6 +18,7 @@
 mod evidence;
 mod members;
 mod outage;
+mod preparing;
 mod probing;
 mod routing;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use super::strategy::FailoverStrategy;
 
 use members::{Domain, Member};
 use outage::Outage;
+use preparing::Preparation;
 use probing::Flight;
 use routing::{Order, Plan};
 use trouble::Trouble;
@@ -129,6 +131,11 @@ pub enum Input {
     Overrun,
     /// What the callers' traffic showed since the last time.
     Evidence(Evidence),
+    /// Everybody who follows the active member is on this one, too. Answers [`Effect::Prepare`].
+    Prepared {
+        /// Which one.
+        member: MemberKey,
+    },
     /// An operator, a server's directive or a topology has something to say.
     Order {
         /// Where the answer goes.
@@ -237,6 +244,12 @@ pub enum Effect {
         /// Nobody else can serve.
         cornered: bool,
     },
+    /// A planned switch to this member comes next: let those who follow the active one, such as
+    /// subscribers, go ahead. Answered by [`Input::Prepared`]; the switch does not wait for it long.
+    Prepare {
+        /// Which one.
+        member: MemberKey,
+    },
     /// A planned switch left this member: see its calls out.
     Drain {
         /// Which one.
@@ -306,6 +319,7 @@ pub struct Machine {
     announced: Option<DatabaseId>,
     order: Option<Order>,
     plan: Option<Plan>,
+    preparation: Option<Preparation>,
     trouble: Option<Trouble>,
     /// When the first proof of the current search came; a heavier one is waited for from here.
     first_proof: Option<Instant>,
@@ -371,6 +385,7 @@ impl Machine {
             announced: None,
             order: None,
             plan: None,
+            preparation: None,
             trouble: None,
             first_proof: None,
             outage: None,
@@ -425,6 +440,7 @@ impl Machine {
                     return Vec::new();
                 }
             }
+            Input::Prepared { member } => self.prepared(member),
             Input::Order { ticket, verb } => self.obey(ticket, verb),
             Input::Tick => {}
         }

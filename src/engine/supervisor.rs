@@ -48,6 +48,8 @@ pub(crate) struct Supervisor<B: Backend> {
     next_key: u64,
     next_ticket: u64,
     next_incarnation: u64,
+    /// Where all followers already are, for the machine's next input.
+    prepared: Option<MemberKey>,
     /// What is published, so that only a change is.
     live: Option<Arc<Live<B>>>,
     /// Scratch space: callers are listened to often, and mostly have nothing to say.
@@ -90,6 +92,8 @@ enum Done<B: Backend> {
         slot: Slot,
         incarnation: u64,
     },
+    /// Every follower is on this member.
+    Prepared(MemberKey),
     Drained {
         event: Option<Event>,
         /// To be ended: its member has left, or its time was up.
@@ -101,7 +105,7 @@ enum Done<B: Backend> {
     ),
 }
 
-/// How long the end waits for tasks that have been aborted.
+/// How long the end waits for tasks that have been aborted, and followers are watched.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// At most so many ended connections of a member are remembered for fencing.
@@ -132,6 +136,7 @@ impl<B: Backend> Supervisor<B> {
             next_key: 0,
             next_ticket: 0,
             next_incarnation: 0,
+            prepared: None,
             live: None,
             seen: Vec::new(),
             _epitaph: epitaph,
@@ -354,6 +359,7 @@ impl<B: Backend> Supervisor<B> {
                 }
                 self.feed(Input::Lost { member, slot });
             }
+            Done::Prepared(member) => self.feed(Input::Prepared { member }),
             Done::Drained { event, end } => {
                 if let Some(conn) = end {
                     self.leaving.remove(&conn.incarnation);
@@ -430,9 +436,13 @@ impl<B: Backend> Supervisor<B> {
     // --- effects ---
 
     fn feed(&mut self, input: Input) {
-        let effects = self.machine.handle(Instant::now(), input);
-        for effect in effects {
-            self.apply(effect);
+        let mut next = Some(input);
+        while let Some(input) = next {
+            for effect in self.machine.handle(Instant::now(), input) {
+                self.apply(effect);
+            }
+            let prepared = self.prepared.take();
+            next = prepared.map(|member| Input::Prepared { member });
         }
     }
 
@@ -454,6 +464,7 @@ impl<B: Backend> Supervisor<B> {
                     tally.judge(refusals, cornered);
                 }
             }
+            Effect::Prepare { member } => self.prepare(member),
             Effect::Drain { member, how } => self.drain(member, how),
             Effect::Forget { member } => self.forget(member),
             Effect::Answer { ticket, result } => {
@@ -467,6 +478,20 @@ impl<B: Backend> Supervisor<B> {
                 }
             }
         }
+    }
+
+    fn prepare(&mut self, member: MemberKey) {
+        if self.core.followers.are_on(member) {
+            self.prepared = Some(member);
+            return;
+        }
+        let followers = self.core.followers.clone();
+        self.tasks.spawn(async move {
+            // Whether they get there or not, the machine does not wait for longer.
+            let there = followers.wait_for(member);
+            let _ = tokio::time::timeout(PATIENCE, there).await;
+            Done::Prepared(member)
+        });
     }
 
     fn abort(&mut self, member: MemberKey, slot: Slot) {

@@ -42,6 +42,7 @@ impl Model {
             Effect::Abort { .. } => 1,
             Effect::Emit(_) => 2,
             Effect::Judged { .. }
+            | Effect::Prepare { .. }
             | Effect::Drain { .. }
             | Effect::Forget { .. }
             | Effect::Started(_) => 3,
@@ -60,7 +61,9 @@ impl Model {
         let mut gone = self.gone.clone();
         for effect in effects {
             let (member, last_words) = match effect {
-                Effect::Abort { member, .. } | Effect::Drain { member, .. } => (*member, false),
+                Effect::Abort { member, .. }
+                | Effect::Prepare { member }
+                | Effect::Drain { member, .. } => (*member, false),
                 Effect::Probe(probe) => (probe.member, false),
                 Effect::Forget { member } => (*member, true),
                 _ => continue,

@@ -14,6 +14,8 @@ pub(crate) struct Setup {
     pub config: Config,
     pub seed: u64,
     pub lazy: bool,
+    /// Nobody ever answers a preparation.
+    pub stuck_followers: bool,
     pub members: Vec<Part>,
 }
 
@@ -112,14 +114,20 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
         members.retain(|m| !std::mem::replace(&mut seen[m.name], true));
         members
     });
-    (config(), any::<u64>(), prop::bool::weighted(0.2), members).prop_map(
-        |(config, seed, lazy, members)| Setup {
+    (
+        config(),
+        any::<u64>(),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.3),
+        members,
+    )
+        .prop_map(|(config, seed, lazy, stuck_followers, members)| Setup {
             config,
             seed,
             lazy,
+            stuck_followers,
             members,
-        },
-    )
+        })
 }
 
 /// Times are short, so that a case reaches the end of them.

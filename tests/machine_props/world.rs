@@ -29,6 +29,7 @@ pub(crate) struct World {
     next_key: u64,
     next_ticket: u64,
     epoch: u64,
+    stuck_followers: bool,
     record: Option<String>,
 }
 
@@ -57,6 +58,7 @@ impl World {
             next_key: setup.members.len() as u64,
             next_ticket: 0,
             epoch: 0,
+            stuck_followers: setup.stuck_followers,
             record: None,
         };
         for (index, part) in setup.members.iter().enumerate() {
@@ -182,8 +184,10 @@ impl World {
         if let Some(record) = &mut self.record {
             let _ = writeln!(record, "{input:?} -> {effects:?}");
         }
+        let mut prepared = None;
         for effect in &effects {
             match effect {
+                Effect::Prepare { member } => prepared = Some(*member),
                 Effect::Probe(probe) => self.outstanding.push(probe.clone()),
                 Effect::Abort { member, slot } => {
                     self.links.remove(&(*member, *slot));
@@ -193,6 +197,9 @@ impl World {
             }
         }
         self.model.watch(self.now, &input, &effects, &self.machine);
+        if let Some(member) = prepared.filter(|_| !self.stuck_followers) {
+            self.tell(Input::Prepared { member });
+        }
     }
 
     fn answer(&mut self, which: usize, verdict: Verdict, cut: bool) {

@@ -5,6 +5,7 @@
 
 mod blocking;
 mod crowd;
+mod pubsub;
 mod refused;
 mod scans;
 #[path = "../support/mod.rs"]

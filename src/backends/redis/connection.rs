@@ -1,10 +1,11 @@
 //! The drop-in: an async `ConnectionLike` over many databases.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::aio::ConnectionLike;
-use ::redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
+use ::redis::aio::{AsyncPushSender, ConnectionLike};
+use ::redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, ToRedisArgs, Value};
 use futures_util::FutureExt;
 
 use super::commands::{Cursor, PipelineRoute, Route, route, route_pipeline};
@@ -13,6 +14,7 @@ use super::error::{BLOCKING_SCAN, to_redis};
 use super::handle::Redis;
 use super::lane;
 use super::operation::{Batch, Pinned, Single};
+use super::pubsub::{PubSubSink, Pushes};
 use super::watch::{Time, Watch};
 use crate::engine::client::MultiDbClient;
 use crate::engine::database::DatabaseId;
@@ -33,6 +35,7 @@ pub struct MultiDbConnection {
     /// Of the scans of this handle.
     cursors: Cursors,
     idempotent: bool,
+    pushes: Option<Arc<Pushes>>,
 }
 
 // === impl MultiDbConnection ===
@@ -44,6 +47,7 @@ impl MultiDbConnection {
             watch: None,
             cursors: Cursors::of_a_handle(),
             idempotent: false,
+            pushes: None,
         }
     }
 
@@ -61,6 +65,75 @@ impl MultiDbConnection {
     pub fn assume_idempotent(mut self) -> Self {
         self.idempotent = true;
         self
+    }
+
+    /// A connection whose subscriptions send their messages to `sender`, as
+    /// `AsyncConnectionConfig::set_push_sender` of the driver does. Works over RESP2 as well.
+    ///
+    /// They follow the active database as those of a [`PubSub`](super::PubSub) do. Messages may have
+    /// been missed where a push of the kind `Disconnection` comes between them.
+    #[must_use]
+    pub fn push_to(mut self, sender: impl AsyncPushSender) -> Self {
+        self.pushes = Some(Arc::new(Pushes::new(sender)));
+        self
+    }
+
+    /// Subscribes to channels; their messages go to the sender of [`MultiDbConnection::push_to`].
+    ///
+    /// # Errors
+    /// As [`PubSubSink::subscribe`]; `InvalidClientConfig` without a sender.
+    pub async fn subscribe(&mut self, channels: impl ToRedisArgs) -> RedisResult<()> {
+        self.sink().await?.subscribe(channels).await
+    }
+
+    /// Ends subscriptions to channels; without a name, to all of them.
+    ///
+    /// # Errors
+    /// As [`MultiDbConnection::subscribe`].
+    pub async fn unsubscribe(&mut self, channels: impl ToRedisArgs) -> RedisResult<()> {
+        self.sink().await?.unsubscribe(channels).await
+    }
+
+    /// Subscribes to patterns of channels.
+    ///
+    /// # Errors
+    /// As [`MultiDbConnection::subscribe`].
+    pub async fn psubscribe(&mut self, patterns: impl ToRedisArgs) -> RedisResult<()> {
+        self.sink().await?.psubscribe(patterns).await
+    }
+
+    /// Ends subscriptions to patterns; without one, to all of them.
+    ///
+    /// # Errors
+    /// As [`MultiDbConnection::subscribe`].
+    pub async fn punsubscribe(&mut self, patterns: impl ToRedisArgs) -> RedisResult<()> {
+        self.sink().await?.punsubscribe(patterns).await
+    }
+
+    /// Subscribes to shard channels.
+    ///
+    /// # Errors
+    /// As [`MultiDbConnection::subscribe`].
+    pub async fn ssubscribe(&mut self, channels: impl ToRedisArgs) -> RedisResult<()> {
+        self.sink().await?.ssubscribe(channels).await
+    }
+
+    /// Ends subscriptions to shard channels; without a name, to all of them.
+    ///
+    /// # Errors
+    /// As [`MultiDbConnection::subscribe`].
+    pub async fn sunsubscribe(&mut self, channels: impl ToRedisArgs) -> RedisResult<()> {
+        self.sink().await?.sunsubscribe(channels).await
+    }
+
+    async fn sink(&self) -> RedisResult<PubSubSink> {
+        match &self.pushes {
+            Some(pushes) => pushes.sink(self.client()).await,
+            None => Err(RedisError::from((
+                ::redis::ErrorKind::InvalidClientConfig,
+                "no push sender; give the connection one with push_to",
+            ))),
+        }
     }
 
     /// How long one attempt of this handle's commands may wait for its reply. Default 500 ms.
@@ -332,6 +405,7 @@ impl Clone for MultiDbConnection {
             watch: self.watch.clone(),
             cursors: self.cursors.clone(),
             idempotent: self.idempotent,
+            pushes: self.pushes.clone(),
         }
     }
 }

@@ -113,6 +113,17 @@ impl Redis {
         self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A byte stream to a database that has not been greeted yet, for messages.
+    pub(super) async fn transport(
+        &self,
+        endpoint: &RedisEndpoint,
+        wiring: &Wiring,
+    ) -> io::Result<Metered> {
+        let transport = self.connector.connect(endpoint, wiring).await?;
+        let cap = Arc::new(AtomicU64::new(REPLY_CAP));
+        Ok(Metered::new(transport, wiring.meter.clone(), cap))
+    }
+
     async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> RedisResult<RedisHandle> {
         let transport = self.connector.connect(endpoint, &wiring).await?;
         let cap = Arc::new(AtomicU64::new(HANDSHAKE_CAP));
@@ -133,7 +144,7 @@ impl Redis {
                 let closed = self.closed.clone();
                 tokio::spawn(closed.run_until_cancelled_owned(driver).map(drop))
             }
-            Purpose::Traffic | Purpose::Probe => tokio::spawn(driver),
+            Purpose::Traffic | Purpose::Probe | Purpose::PubSub => tokio::spawn(driver),
         };
         let driver = driver.abort_handle();
         let mut link = Link {

@@ -170,18 +170,26 @@ impl Machine {
         };
         let confirm = self.config.sensitivity.confirm();
         let proof = self.first_proof.map(|first| first + confirm);
+        let preparation = self.preparation_ends();
         let say = self.outage.as_ref().map(|outage| self.next_say(outage));
         let resorts = self.outage.iter().flat_map(|_| {
             let last = self.members.iter().filter(|m| self.is_last_resort(m.key));
             last.map(|m| m.last_resort.next)
         });
-        [Some(self.next_fallback), forced, sign, proof, say]
-            .into_iter()
-            .flatten()
-            .chain(resorts)
-            // A time that has passed and was not acted upon would make the supervisor spin.
-            .filter(|&at| at > self.now)
-            .min()
+        [
+            Some(self.next_fallback),
+            forced,
+            sign,
+            proof,
+            preparation,
+            say,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(resorts)
+        // A time that has passed and was not acted upon would make the supervisor spin.
+        .filter(|&at| at > self.now)
+        .min()
     }
 
     // --- deciding ---
@@ -206,6 +214,9 @@ impl Machine {
         }
         if self.trouble.is_none() {
             self.first_proof = None;
+            if self.plan.is_none() {
+                self.forget_preparation();
+            }
         }
         self.judge();
     }
@@ -264,6 +275,8 @@ impl Machine {
     fn flee(&mut self) {
         let Some(trouble) = &self.trouble else { return };
         let since = trouble.since;
+        // Told to leave one that is well, such as one that is disabled: others may go ahead.
+        let planned = matches!(trouble.sign, Sign::Down);
         // What shows the active one bad shows its failure domain bad; what it was told to do does not.
         let bad = match trouble.sign {
             Sign::Down => None,
@@ -286,7 +299,9 @@ impl Machine {
             return;
         }
         if let Some(target) = self.pick(&others, since) {
-            self.leave_for(target);
+            if !planned || self.is_prepared(target) {
+                self.leave_for(target);
+            }
         } else if !others.iter().any(|&key| self.is_proving(key)) {
             self.corner();
         }
@@ -487,6 +502,9 @@ impl Machine {
             self.answer_plan(goal);
             return;
         }
+        if !self.is_prepared(goal) {
+            return;
+        }
         let cause = self
             .plan
             .as_ref()
@@ -547,6 +565,7 @@ impl Machine {
         let left = self.announced.replace(to.clone());
         self.generation += 1;
         self.trouble = None;
+        self.preparation = None;
         self.first_proof = None;
         self.wanted = false;
         let event = Event::ActiveChanged {

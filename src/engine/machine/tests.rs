@@ -18,6 +18,7 @@ mod failing;
 mod joining;
 mod orders;
 mod outages;
+mod preparing;
 mod stalls;
 mod starting;
 
@@ -42,6 +43,8 @@ struct Story {
     asked: Vec<Asked>,
     /// Connections that stand.
     links: HashSet<(MemberKey, Slot)>,
+    /// Followers that never get anywhere.
+    stuck_followers: bool,
     events: Vec<Event>,
     /// Everything but events and probes, since the start.
     effects: Vec<Effect>,
@@ -127,6 +130,7 @@ impl Story {
             names: HashMap::new(),
             asked: Vec::new(),
             links: HashSet::new(),
+            stuck_followers: false,
             events: Vec::new(),
             effects: Vec::new(),
             probes: 0,
@@ -202,9 +206,14 @@ impl Story {
         let told = effects.iter().position(|e| matches!(e, Effect::Emit(_)));
         assert!(told.is_none() || published < told, "told before it shows");
         assert!(published.is_some() || told.is_none(), "told and not shown");
+        let mut prepared = None;
         for effect in effects {
             match effect {
                 Effect::Emit(event) => self.events.push(event),
+                Effect::Prepare { member } => {
+                    prepared = Some(member);
+                    self.effects.push(effect);
+                }
                 Effect::Probe(probe) => {
                     self.probes += 1;
                     let at = self.now;
@@ -221,6 +230,9 @@ impl Story {
                 }
                 effect => self.effects.push(effect),
             }
+        }
+        if let Some(member) = prepared.filter(|_| !self.stuck_followers) {
+            self.tell(Input::Prepared { member });
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Supervisor;
 use crate::engine::backend::Backend;
-use crate::engine::live::{Live, Routing, STALE};
+use crate::engine::live::{Live, Routing, STALE, Upcoming};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::tally::Tally;
 
@@ -64,10 +64,15 @@ impl<B: Backend> Supervisor<B> {
         if let Some(live) = live.as_ref().filter(|_| !unchanged) {
             live.conn.calls.watched.store(true, Ordering::Release);
         }
+        let upcoming = self.machine.upcoming().and_then(|member| {
+            let database = self.members.get(&member)?.database.clone();
+            Some(Upcoming { member, database })
+        });
         self.core.routing.set(Arc::new(Routing {
             live,
             status: snapshot.status,
             snapshot,
+            upcoming,
         }));
         // After the new one can be found: whoever is turned away by the flag finds it.
         if let Some(old) = old.filter(|_| !unchanged) {
