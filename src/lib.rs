@@ -89,6 +89,8 @@ mod book {
     mod operating {}
     #[doc = include_str!("../docs/src/redis.md")]
     mod redis {}
+    #[doc = include_str!("../docs/src/pubsub.md")]
+    mod pubsub {}
     #[doc = include_str!("../docs/src/testing.md")]
     mod testing {}
 }

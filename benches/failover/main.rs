@@ -7,6 +7,7 @@
 #[path = "../support/report.rs"]
 mod report;
 mod scene;
+mod subscriber;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
@@ -16,6 +17,7 @@ use multidb::Sensitivity;
 use report::{Report, median, rounded, verdict};
 use scene::{Fault, Run, Scene};
 use serde_json::json;
+use subscriber::Heard;
 
 const FAULTS: [Fault; 3] = [Fault::Sigkill, Fault::Sigstop, Fault::BlackHole];
 const PRESETS: [(&str, Sensitivity); 2] = [
@@ -90,7 +92,55 @@ fn measure(report: Report, runs: usize) -> Result<(), String> {
             }
         }
     }
+    report.title("a subscriber, 1000 messages a second: from the fault to subscribed elsewhere");
+    for (preset, sensitivity) in PRESETS {
+        for fault in FAULTS {
+            report.progress(format_args!("{preset}, {}, a subscriber", fault.name()));
+            let seen = runtime.block_on(async {
+                let mut scene = Scene::set(fault, sensitivity, 0).await;
+                let mut seen = Vec::with_capacity(runs);
+                for _ in 0..runs {
+                    seen.push(scene.listen().await);
+                }
+                scene.end().await;
+                seen
+            });
+            tell_heard(report, preset, fault.name(), &seen);
+        }
+    }
+    let seen = runtime.block_on(async {
+        let scene = Scene::set(Fault::Sigkill, Sensitivity::default(), 0).await;
+        let mut seen = Vec::with_capacity(runs);
+        for _ in 0..runs {
+            seen.push(scene.listen_to_a_switch().await);
+        }
+        scene.end().await;
+        seen
+    });
+    tell_heard(report, "balanced", "a planned switch", &seen);
     Ok(())
+}
+
+fn tell_heard(report: Report, preset: &str, what: &str, seen: &[Heard]) {
+    let times: Vec<f64> = seen.iter().map(|heard| heard.resubscribed_ms).collect();
+    let middle = rounded(median(&times));
+    let most = rounded(times.iter().copied().fold(0.0, f64::max));
+    let lost: Vec<f64> = seen.iter().map(|heard| heard.lost as f64).collect();
+    let (lost_all, lost_median): (usize, _) =
+        (seen.iter().map(|heard| heard.lost).sum(), median(&lost));
+    let doubled: usize = seen.iter().map(|heard| heard.doubled).sum();
+    let published: usize = seen.iter().map(|heard| heard.published).sum();
+    let json = json!({
+        "figure": "resubscribed_ms", "fault": what, "preset": preset, "median": middle, "max": most,
+        "runs": seen.len(), "published": published, "lost": lost_all, "doubled": doubled,
+    });
+    report.figure(
+        &json,
+        format_args!(
+            "{preset:<8} {what:<16}: median {middle:>7.2} ms, max {most:>7.2} ms; of {published} \
+             acknowledged messages lost {lost_all} (median of a run {lost_median}), doubled {doubled}",
+        ),
+    );
 }
 
 fn tell(report: Report, preset: &str, fault: Fault, callers: usize, seen: &[Run]) {

@@ -11,6 +11,7 @@ use redis::AsyncCommands;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::subscriber::{Heard, Subscriber};
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
@@ -147,6 +148,30 @@ impl Scene {
         }
         self.mend().await;
         run
+    }
+
+    /// One fault, as a subscriber sees it.
+    pub(crate) async fn listen(&mut self) -> Heard {
+        let subscriber = Subscriber::on(&self.client).await;
+        tokio::time::sleep(Duration::from_micros(50_000 + fastrand::u64(..10_000))).await;
+        let at = Instant::now();
+        self.strike().await;
+        let heard = subscriber.across(at).await;
+        self.mend().await;
+        heard
+    }
+
+    /// One planned switch, as a subscriber sees it.
+    pub(crate) async fn listen_to_a_switch(&self) -> Heard {
+        let subscriber = Subscriber::on(&self.client).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let at = Instant::now();
+        let switched = self.client.switch_to(&self.ids[1]).await;
+        switched.expect("the second server serves");
+        let heard = subscriber.across(at).await;
+        self.client.unpin().await.expect("the client is open");
+        self.settle().await;
+        heard
     }
 
     async fn strike(&mut self) {

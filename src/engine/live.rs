@@ -59,13 +59,14 @@ pub(crate) struct Routing<B: Backend> {
     pub(crate) status: Status,
     pub(crate) snapshot: Arc<Snapshot>,
     /// Where a planned switch is about to lead, for those who want to be there first.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
     pub(crate) upcoming: Option<Upcoming<B>>,
 }
 
 /// The member that a planned switch is about to lead to.
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
 pub(crate) struct Upcoming<B: Backend> {
     pub(crate) member: MemberKey,
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
     pub(crate) database: Arc<Database<B::Endpoint>>,
 }
 

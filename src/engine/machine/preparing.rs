@@ -30,13 +30,15 @@ impl Machine {
         match &self.preparation {
             Some(preparation) if preparation.target == target => preparation.until <= self.now,
             _ => {
+                // Whoever changes the target does not make the switch wait longer.
+                let begun = self.preparation.take().map(|before| before.until);
                 self.preparation = Some(Preparation {
                     target,
-                    until: self.now + PATIENCE,
+                    until: begun.unwrap_or(self.now + PATIENCE),
                 });
                 self.out.publish = true;
                 self.out.others.push(Effect::Prepare { member: target });
-                false
+                begun.is_some_and(|until| until <= self.now)
             }
         }
     }

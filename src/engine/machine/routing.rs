@@ -276,7 +276,7 @@ impl Machine {
         let Some(trouble) = &self.trouble else { return };
         let since = trouble.since;
         // Told to leave one that is well, such as one that is disabled: others may go ahead.
-        let planned = matches!(trouble.sign, Sign::Down);
+        let planned = matches!(trouble.sign, Sign::Down) && self.serving().is_some();
         // What shows the active one bad shows its failure domain bad; what it was told to do does not.
         let bad = match trouble.sign {
             Sign::Down => None,
@@ -299,7 +299,8 @@ impl Machine {
             return;
         }
         if let Some(target) = self.pick(&others, since) {
-            if !planned || self.is_prepared(target) {
+            // Somebody's order has its own target, and is under way.
+            if !planned || (!self.is_ordered() && self.is_prepared(target)) {
                 self.leave_for(target);
             }
         } else if !others.iter().any(|&key| self.is_proving(key)) {

@@ -106,3 +106,17 @@ fn a_target_that_fails_meanwhile_is_forgotten() {
     assert!(matches!(s.answer_to(ticket), Some(Err(_))));
     assert_eq!(s.machine.upcoming(), None);
 }
+
+/// Leaving would lead to b. Two targets that take turns would never be reached.
+#[test]
+fn leaving_does_not_hold_up_an_order_that_is_under_way() {
+    let mut s = stuck();
+    let ticket = s.order(Verb::SwitchTo(id("c")));
+    s.quiet();
+    s.order(Verb::SetEnabled(id("a"), false));
+    s.quiet();
+    assert_eq!(s.sent_ahead(), ["c"]);
+    s.all_follow_to("c");
+    assert_eq!(s.serving(), Some("c"));
+    assert_eq!(s.answer_to(ticket), Some(Ok(())));
+}
