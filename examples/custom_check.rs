@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use multidb::redis::{Redis, RedisHandle};
+use multidb::redis::{Redis, RedisEndpoint, RedisHandle};
 use multidb::testing::server::Server;
-use multidb::{Candidate, FailoverStrategy, Fault, FaultKind, HealthCheck, MultiDbClient, Verdict};
+use multidb::{
+    Candidate, Database, FailoverStrategy, Fault, FaultKind, HealthCheck, MultiDbClient, Verdict,
+};
 use redis::{AsyncCommands, Value, cmd};
 
 /// A database is fit unless somebody has put up the sign: a way to drain it for all clients at once.
@@ -18,7 +20,11 @@ impl HealthCheck<Redis> for NotInMaintenance {
         "maintenance"
     }
 
-    fn check<'a>(&'a self, handle: &'a RedisHandle) -> BoxFuture<'a, Verdict> {
+    fn check<'a>(
+        &'a self,
+        _: &'a Database<RedisEndpoint>,
+        handle: &'a RedisHandle,
+    ) -> BoxFuture<'a, Verdict> {
         async {
             match handle.ask(cmd("GET").arg("maintenance")).await {
                 Ok(Value::Nil) => Verdict::Healthy,

@@ -299,8 +299,8 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!((health.interval, health.timeout), (s(5), s(3)));
     assert_eq!((health.probes, health.delay), (3, ms(500)));
     assert_eq!(
-        (health.policy, health.max_backoff),
-        (ProbePolicy::All, s(10))
+        (health.policy, health.max_backoff, health.fresh_every),
+        (ProbePolicy::All, s(10), 12)
     );
     let detector = &config.detector;
     assert_eq!((detector.window, detector.min_failures), (s(2), 20));
@@ -373,6 +373,7 @@ delay = "0s"
 timeout = "700ms"
 policy = "majority"
 max_backoff = "30s"
+fresh_every = 7
 
 [detector]
 window = "10s"

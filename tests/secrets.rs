@@ -558,7 +558,11 @@ async fn a_check_that_panics_with_a_secret_does_not_publish_it() {
             "careless"
         }
 
-        fn check<'a>(&'a self, handle: &'a RedisHandle) -> BoxFuture<'a, Verdict> {
+        fn check<'a>(
+            &'a self,
+            _: &'a Database<RedisEndpoint>,
+            handle: &'a RedisHandle,
+        ) -> BoxFuture<'a, Verdict> {
             // Resumed, not raised: the test's own output is not under test.
             let text = format!("{handle:?} {PASSWORD}");
             async { std::panic::resume_unwind(Box::new(text)) }.boxed()

@@ -1,5 +1,6 @@
 //! Redis: a drop-in for redis-rs's connections over many databases.
 
+mod checks;
 mod classify;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -17,12 +18,13 @@ mod operation;
 mod pubsub;
 mod watch;
 
+pub use checks::{ReplicationLag, WriteProbe};
 pub use config::{DatabaseConfig, RedisConfig};
 pub use connection::MultiDbConnection;
 pub use connector::{Connector, TcpConnector, Transport};
 pub use endpoint::RedisEndpoint;
 pub use error::from_redis;
-pub use handle::{Redis, RedisHandle, WriteProbe};
+pub use handle::{Redis, RedisHandle};
 pub use pubsub::{
     Notification, Notifications, Overlap, PubSub, PubSubSink, PubSubStream, SubscriptionKind,
 };

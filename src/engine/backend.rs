@@ -129,6 +129,9 @@ pub enum Depth {
 pub enum Verdict {
     /// Alive and serving.
     Healthy,
+    /// Alive and serving, with a reservation, such as that its replica lags. It is not returned to
+    /// while another serves, comes last in a failover, and is never left for it.
+    Degraded(Fault),
     /// Alive, but another database serves. No evidence against it.
     Standby,
     /// Alive, but stopped by its operator; it will not serve until resumed. No evidence against it.
@@ -329,6 +332,16 @@ impl Meter {
     /// Whether the counts can be trusted as proof.
     pub(crate) fn is_armed(&self) -> bool {
         self.metered.load(Ordering::Acquire)
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Whether it is alive and serves, with a reservation or without.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        matches!(self, Self::Healthy | Self::Degraded(_))
     }
 }
 

@@ -19,7 +19,7 @@ use super::database::{Database, Role};
 use super::detector::{FailureDetector, SlidingWindow};
 use super::error::{ConfigError, Error, ErrorKind};
 use super::event::{EVENT_BUFFER, Event, Events};
-use super::health::HealthCheck;
+use super::health::{Checks, HealthCheck, PING};
 use super::live::{Core, Mail, Routing};
 use super::machine::Machine;
 use super::membership::Membership;
@@ -37,6 +37,7 @@ pub struct Builder<B: Backend> {
     databases: Vec<Database<B::Endpoint>>,
     config: Config,
     checks: Vec<Arc<dyn HealthCheck<B>>>,
+    without_ping: bool,
     strategy: Arc<dyn FailoverStrategy>,
     detectors: Detectors,
     backoff: Option<Backoff>,
@@ -60,6 +61,7 @@ impl<B: Backend> Builder<B> {
             databases: Vec::new(),
             config: Config::default(),
             checks: Vec::new(),
+            without_ping: false,
             strategy: Arc::new(HighestWeight),
             detectors: Box::new(|config| Box::new(SlidingWindow::new(config.clone()))),
             backoff: None,
@@ -143,9 +145,18 @@ impl<B: Backend> Builder<B> {
         self
     }
 
-    /// Adds a health check to the backend's own; all must agree.
+    /// Adds a health check to the backend's own, the ping; all must agree.
     pub fn health_check(mut self, check: impl HealthCheck<B>) -> Self {
         self.checks.push(Arc::new(check));
+        self
+    }
+
+    /// Leaves the backend's own check out of the rounds; it is called [`PING`]. Whether a suspect answers
+    /// at all is asked by it all the same.
+    ///
+    /// Without any check of yours it stays.
+    pub fn without_ping(mut self) -> Self {
+        self.without_ping = true;
         self
     }
 
@@ -249,6 +260,12 @@ impl<B: Backend> Builder<B> {
             return Err(ConfigError::new("databases", "must not be empty").into());
         }
         validate(&self.databases)?;
+        for (index, check) in self.checks.iter().enumerate() {
+            let before = &self.checks[..index];
+            if check.name() == PING || before.iter().any(|other| other.name() == check.name()) {
+                return Err(ConfigError::new("health_check", "the name is taken").into());
+            }
+        }
 
         let now = Instant::now();
         let news = Arc::new(Notify::new());
@@ -286,6 +303,7 @@ impl<B: Backend> Builder<B> {
             swept: swept.clone(),
             routing: Published::new(Arc::new(routing)),
             followers: Arc::default(),
+            checks: Checks::new(self.checks, !self.without_ping),
             mailbox,
             news,
             events: broadcast::Sender::new(EVENT_BUFFER),
@@ -307,14 +325,8 @@ impl<B: Backend> Builder<B> {
             seed,
             now,
         );
-        let supervisor = Supervisor::new(
-            core.clone(),
-            machine,
-            self.checks.into(),
-            mail,
-            self.membership,
-            self.databases,
-        );
+        let supervisor =
+            Supervisor::new(core.clone(), machine, mail, self.membership, self.databases);
         let sweep_in_task = self.sweep_in_task;
         let stop = core.stop.clone();
         let launch = Box::new(move || {

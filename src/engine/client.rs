@@ -11,6 +11,7 @@ use super::backend::Backend;
 use super::database::{Database, DatabaseId, Weight};
 use super::error::{ConfigError, Error, ErrorKind};
 use super::event::Events;
+use super::health::HealthCheck;
 use super::live::{Core, Live, Mail, VerbDraft};
 use super::machine::Verb;
 use super::membership::Topology;
@@ -124,6 +125,29 @@ impl<B: Backend> MultiDbClient<B> {
     //
     // Each is one input of the machine and answers when it has come out. Dropping the future does
     // not take the order back.
+
+    /// Adds a health check from the next round on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if there is one of its name already.
+    pub fn add_health_check(&self, check: impl HealthCheck<B>) -> Result<(), Error> {
+        match self.core().checks.add(Arc::new(check)) {
+            true => Ok(()),
+            false => Err(ConfigError::new("health_check", "the name is taken").into()),
+        }
+    }
+
+    /// Removes a health check from the next round on, by its name. The backend's own is called
+    /// [`PING`](super::health::PING), see [`Builder::without_ping`](super::builder::Builder::without_ping).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if there is none.
+    pub fn remove_health_check(&self, name: &str) -> Result<(), Error> {
+        match self.core().checks.remove(name) {
+            true => Ok(()),
+            false => Err(ConfigError::new("health_check", "there is none of this name").into()),
+        }
+    }
 
     /// Adds a database without asking it anything first; it serves once it is proven and chosen.
     ///

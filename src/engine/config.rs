@@ -100,6 +100,9 @@ pub struct HealthConfig {
     pub timeout: Duration,
     /// How the attempts of a round make one verdict. Default `All`.
     pub policy: ProbePolicy,
+    /// Every so many rounds it is looked, too, whether another connection can be made: a password that
+    /// was changed and a lost SYN do not show on one that stands. Default 12, once a minute; 0: never.
+    pub fresh_every: u32,
     /// The longest pause between two looks at a database that stays down. Default 10 s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub max_backoff: Duration,
@@ -265,6 +268,7 @@ impl Default for HealthConfig {
             delay: Duration::from_millis(500),
             timeout: Duration::from_secs(3),
             policy: ProbePolicy::All,
+            fresh_every: 12,
             max_backoff: Duration::from_secs(10),
         }
     }

@@ -31,6 +31,14 @@ pub enum Event {
         /// Calls in flight on the database left.
         in_flight: usize,
     },
+    /// The database that has become active serves with a reservation: nobody without one could be
+    /// chosen, or it was ordered. Follows [`Event::ActiveChanged`].
+    ChosenDegraded {
+        /// The database.
+        database: DatabaseId,
+        /// What is to be said against it, for people.
+        cause: String,
+    },
     /// The circuit of a failure domain has changed its state.
     CircuitChanged {
         /// The first database of the failure domain.
@@ -355,6 +363,9 @@ impl fmt::Display for Event {
                     f,
                     "old connections to {database} could not be fenced: {cause}"
                 )
+            }
+            Self::ChosenDegraded { database, cause } => {
+                write!(f, "{database} is active though degraded: {cause}")
             }
             Self::Resubscribed { database, gap } => match gap {
                 Some(gap) => write!(f, "subscribed again on {database} after {gap:?}"),

@@ -32,7 +32,10 @@ pub(crate) struct Follower {
 }
 
 impl Followers {
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
+    #[cfg_attr(
+        not(any(test, feature = "redis")),
+        expect(dead_code, reason = "for backends")
+    )]
     pub(crate) fn join(self: &Arc<Self>) -> Follower {
         let mut places = self.lock();
         places.next += 1;
@@ -69,7 +72,10 @@ impl Followers {
 
 impl Follower {
     /// All that this one needs is on `member`.
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
+    #[cfg_attr(
+        not(any(test, feature = "redis")),
+        expect(dead_code, reason = "for backends")
+    )]
     pub(crate) fn is_ready_on(&self, member: MemberKey) {
         let mut places = self.followers.lock();
         places.ready_on.insert(self.number, Some(member));

@@ -2,48 +2,161 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+// Taken when a probe begins, and when the checks change.
+#[allow(clippy::disallowed_types)]
+use std::sync::Mutex;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::backend::{Backend, Depth, Fault, FaultKind, Verdict};
 use super::config::{HealthConfig, ProbePolicy};
+use super::database::Database;
 
 /// Decides from a live connection that a database is fit to serve.
 ///
-/// Checks are added to the backend's own; all must agree. A check that panics, or does not end
-/// within `health.timeout`, finds the database unhealthy, and is asked again in the next round.
+/// Checks are added to the backend's own, the ping; all must agree. A check that panics, or does not
+/// end within `health.timeout`, finds the database unhealthy, and is asked again in the next round.
 /// The future is dropped when the time is up, so it must be cancel-safe.
+///
+/// A check that only says where not to go, such as one for the lag of a replica, answers with
+/// [`Verdict::Degraded`]: the active database is not left for it.
 pub trait HealthCheck<B: Backend>: Send + Sync + 'static {
-    /// What the check is called in faults.
+    /// What the check is called in faults. Unique within a client.
     fn name(&self) -> &str;
+
     /// One look.
-    fn check<'a>(&'a self, handle: &'a B::Handle) -> BoxFuture<'a, Verdict>;
+    fn check<'a>(
+        &'a self,
+        database: &'a Database<B::Endpoint>,
+        handle: &'a B::Handle,
+    ) -> BoxFuture<'a, Verdict>;
+
+    /// Whether it is also asked where callers wait for the answer: when the active database is
+    /// suspected, and when another one is to take its place. Default: no, so that a slow check does
+    /// not make a failover slow; what it said in the last round counts then.
+    fn is_urgent(&self) -> bool {
+        false
+    }
 }
 
-pub(crate) type Checks<B> = Arc<[Arc<dyn HealthCheck<B>>]>;
+/// The checks of a client; they may change while it runs.
+pub(crate) struct Checks<B: Backend> {
+    #[allow(clippy::disallowed_types)]
+    list: Mutex<List<B>>,
+}
 
-/// The backend's own check and then the user's, until one finds something.
-pub(crate) async fn look<B: Backend>(
-    backend: &B,
-    checks: &Checks<B>,
-    handle: &B::Handle,
-    depth: Depth,
-    timeout: Duration,
-) -> Verdict {
-    let verdict = guarded(None, timeout, backend.check(handle, depth)).await;
-    if verdict != Verdict::Healthy {
-        return verdict;
-    }
-    for check in checks.iter() {
-        let verdict = guarded(Some(check.name()), timeout, check.check(handle)).await;
-        if verdict != Verdict::Healthy {
-            return verdict;
+/// The checks as they were when a probe began.
+pub(crate) struct List<B: Backend> {
+    ping: bool,
+    checks: Arc<[Arc<dyn HealthCheck<B>>]>,
+}
+
+/// The name of the backend's own check.
+pub const PING: &str = "ping";
+
+/// One look at a database.
+pub(crate) struct Look<'a, B: Backend> {
+    pub(crate) backend: &'a B,
+    pub(crate) database: &'a Database<B::Endpoint>,
+    pub(crate) handle: &'a B::Handle,
+    pub(crate) depth: Depth,
+    pub(crate) thorough: bool,
+    pub(crate) timeout: Duration,
+}
+
+// === impl Checks ===
+
+impl<B: Backend> Checks<B> {
+    #[allow(clippy::disallowed_types)]
+    pub(crate) fn new(checks: Vec<Arc<dyn HealthCheck<B>>>, ping: bool) -> Self {
+        Self {
+            list: Mutex::new(List {
+                ping,
+                checks: checks.into(),
+            }),
         }
     }
-    Verdict::Healthy
+
+    pub(crate) fn list(&self) -> List<B> {
+        self.lock().clone()
+    }
+
+    /// False: there is one of this name already.
+    pub(crate) fn add(&self, check: Arc<dyn HealthCheck<B>>) -> bool {
+        let mut list = self.lock();
+        let taken = list.checks.iter().any(|known| known.name() == check.name());
+        if taken || check.name() == PING {
+            return false;
+        }
+        list.checks = list.checks.iter().cloned().chain([check]).collect();
+        true
+    }
+
+    /// False: there is none of this name.
+    pub(crate) fn remove(&self, name: &str) -> bool {
+        let mut list = self.lock();
+        if name == PING {
+            return std::mem::replace(&mut list.ping, false);
+        }
+        let before = list.checks.len();
+        let others = list.checks.iter().filter(|check| check.name() != name);
+        list.checks = others.cloned().collect();
+        list.checks.len() < before
+    }
+
+    #[allow(clippy::disallowed_types)]
+    fn lock(&self) -> MutexGuard<'_, List<B>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Backend> Clone for List<B> {
+    fn clone(&self) -> Self {
+        Self {
+            ping: self.ping,
+            checks: self.checks.clone(),
+        }
+    }
+}
+
+// === impl Look ===
+
+impl<B: Backend> Look<'_, B> {
+    /// The backend's own check and then the user's, until one finds it unfit. Also: the time that the
+    /// first answer took, if it was well.
+    pub(crate) async fn at(self, list: &List<B>) -> (Verdict, Option<Duration>) {
+        let started = Instant::now();
+        let mut rtt = None;
+        // Removed, it is asked all the same where the question is whether anybody answers at all.
+        if list.ping || !self.thorough || self.depth != Depth::Alive || list.checks.is_empty() {
+            let verdict = self.backend.check(self.handle, self.depth);
+            let verdict = guarded(None, self.timeout, verdict).await;
+            if verdict != Verdict::Healthy {
+                return (verdict, None);
+            }
+            rtt = Some(started.elapsed());
+        }
+        let mut reservation = None;
+        for check in list.checks.iter() {
+            if !self.thorough && !check.is_urgent() {
+                continue;
+            }
+            let left = self.timeout.saturating_sub(started.elapsed());
+            let looking = check.check(self.database, self.handle);
+            match guarded(Some(check.name()), left, looking).await {
+                Verdict::Healthy => {}
+                Verdict::Degraded(fault) => {
+                    reservation.get_or_insert(fault);
+                }
+                verdict => return (verdict, None),
+            }
+        }
+        (reservation.map_or(Verdict::Healthy, Verdict::Degraded), rtt)
+    }
 }
 
 /// Neither a panic nor a hang of a check may stop the schedule.
@@ -89,6 +202,7 @@ struct Round {
     left: u32,
     needed: u32,
     healthy: u32,
+    reservation: Option<Fault>,
 }
 
 impl Round {
@@ -103,6 +217,7 @@ impl Round {
             left: probes,
             needed,
             healthy: 0,
+            reservation: None,
         }
     }
 
@@ -112,6 +227,10 @@ impl Round {
             // What a server says of its role is not a matter of votes.
             Verdict::Standby | Verdict::Suspended => return Some(verdict),
             Verdict::Healthy => self.healthy += 1,
+            Verdict::Degraded(fault) => {
+                self.healthy += 1;
+                self.reservation = Some(fault);
+            }
             Verdict::Unhealthy(_)
                 if self.policy == ProbePolicy::All || self.healthy + self.left < self.needed =>
             {
@@ -119,7 +238,8 @@ impl Round {
             }
             Verdict::Unhealthy(_) => {}
         }
-        (self.healthy >= self.needed).then_some(Verdict::Healthy)
+        let reservation = (self.healthy >= self.needed).then(|| self.reservation.take())?;
+        Some(reservation.map_or(Verdict::Healthy, Verdict::Degraded))
     }
 }
 
@@ -129,6 +249,15 @@ mod tests {
 
     fn bad() -> Verdict {
         Verdict::Unhealthy(Fault::new(FaultKind::Silent, "silent"))
+    }
+
+    #[test]
+    fn a_reservation_of_one_attempt_is_one_of_the_round() {
+        let reserved = Verdict::Degraded(Fault::new(FaultKind::Other, "lag"));
+        let mut round = Round::new(ProbePolicy::Majority, 3);
+        assert_eq!(round.add(reserved.clone()), None);
+        assert_eq!(round.add(bad()), None);
+        assert_eq!(round.add(Verdict::Healthy), Some(reserved));
     }
 
     fn run(policy: ProbePolicy, verdicts: &[bool]) -> (usize, Option<bool>) {

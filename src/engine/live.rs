@@ -18,6 +18,7 @@ use super::database::{Database, DatabaseId};
 use super::error::Error;
 use super::event::Event;
 use super::followers::Followers;
+use super::health::Checks;
 use super::machine::{MemberKey, Verb};
 use super::published::Published;
 use super::retry::{self, Backoff, Budget};
@@ -83,6 +84,7 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) swept: Arc<Swept>,
     pub(crate) routing: Published<Arc<Routing<B>>>,
     pub(crate) followers: Arc<Followers>,
+    pub(crate) checks: Checks<B>,
     pub(crate) mailbox: mpsc::UnboundedSender<Mail<B>>,
     pub(crate) news: Arc<Notify>,
     pub(crate) events: broadcast::Sender<Event>,

@@ -286,6 +286,10 @@ pub struct Probe {
     pub round: bool,
     /// How deep to look.
     pub depth: Depth,
+    /// All checks, not just whether it answers.
+    pub thorough: bool,
+    /// Look also whether another connection can be made. That none can is a reservation.
+    pub anew: bool,
     /// Over a connection of its own, because the one at hand may be privileged by age.
     pub fresh: bool,
     /// How long the answer may take.
@@ -531,7 +535,7 @@ impl Machine {
         let overdue = self.now >= until;
         for member in self.members.iter().filter(|m| m.joining.is_none()) {
             match &member.health {
-                Some(Verdict::Healthy) => counts.available += 1,
+                Some(verdict) if verdict.serves() => counts.available += 1,
                 Some(_) => counts.failed += 1,
                 None if overdue => counts.failed += 1,
                 None => counts.pending += 1,
@@ -670,7 +674,12 @@ impl Machine {
             Some(Verdict::Unhealthy(_)) if circuit.is_closed() && !self.is_ready(member) => {
                 obstacles.push(Obstacle::Refusing);
             }
-            Some(Verdict::Healthy | Verdict::Unhealthy(_)) | None => {}
+            Some(Verdict::Degraded(fault)) if self.active != Some(member.key) => {
+                obstacles.push(Obstacle::Degraded {
+                    cause: fault.what.clone(),
+                });
+            }
+            Some(Verdict::Healthy | Verdict::Degraded(_) | Verdict::Unhealthy(_)) | None => {}
         }
         if member.weight.is_zero() {
             obstacles.push(Obstacle::WeightZero);

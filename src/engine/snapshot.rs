@@ -92,6 +92,11 @@ pub enum Obstacle {
     Suspended,
     /// It refuses by its state, though the circuit that it shares with others is closed.
     Refusing,
+    /// It serves with a reservation: chosen only where nobody without one can be.
+    Degraded {
+        /// Which, for people.
+        cause: String,
+    },
     /// Its weight is 0.
     WeightZero,
     /// Its role does not fit.
@@ -125,6 +130,7 @@ impl fmt::Display for Obstacle {
             Self::Standby => f.write_str("standing by"),
             Self::Suspended => f.write_str("suspended"),
             Self::Refusing => f.write_str("refusing"),
+            Self::Degraded { cause } => write!(f, "degraded ({cause})"),
             Self::WeightZero => f.write_str("weight 0"),
             Self::Role => f.write_str("role does not fit"),
             Self::Ordered { to } => write!(f, "{to} was ordered"),

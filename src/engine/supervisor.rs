@@ -21,7 +21,6 @@ use super::client::validate;
 use super::database::Database;
 use super::error::Error;
 use super::event::Event;
-use super::health::Checks;
 use super::live::{Conn, Core, Live, Mail, VerbDraft};
 use super::machine::{
     Described, Effect, Evidence, Input, Machine, MemberKey, Probe, Slot, Ticket, Verb,
@@ -35,7 +34,6 @@ use probe::{Fence, ProbeTask};
 pub(crate) struct Supervisor<B: Backend> {
     core: Arc<Core<B>>,
     machine: Machine,
-    checks: Checks<B>,
     mailbox: mpsc::UnboundedReceiver<Mail<B>>,
     membership: Option<Box<dyn Membership<B::Endpoint>>>,
     members: BTreeMap<MemberKey, Place<B>>,
@@ -115,7 +113,6 @@ impl<B: Backend> Supervisor<B> {
     pub(crate) fn new(
         core: Arc<Core<B>>,
         machine: Machine,
-        checks: Checks<B>,
         mailbox: mpsc::UnboundedReceiver<Mail<B>>,
         membership: Option<Box<dyn Membership<B::Endpoint>>>,
         databases: Vec<Database<B::Endpoint>>,
@@ -124,7 +121,6 @@ impl<B: Backend> Supervisor<B> {
         let mut supervisor = Self {
             core,
             machine,
-            checks,
             mailbox,
             membership,
             members: BTreeMap::new(),
@@ -542,7 +538,7 @@ impl<B: Backend> Supervisor<B> {
         self.next_incarnation += 2;
         let task = ProbeTask {
             core: self.core.clone(),
-            checks: self.checks.clone(),
+            checks: self.core.checks.list(),
             database: place.database.clone(),
             probe: probe.clone(),
             marks,

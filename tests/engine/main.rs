@@ -4,6 +4,7 @@ mod calls;
 mod detection;
 mod ending;
 mod events;
+mod health;
 mod membership;
 mod policies;
 mod start;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use multidb::engine::detector::Observed;
-use multidb::testing::scripted::{OnCall, ScriptHandle, Scripted, Work};
+use multidb::testing::scripted::{OnCall, Script, ScriptHandle, Scripted, Work};
 use multidb::{
-    Candidate, Class, Config, Doubt, Event, FailoverStrategy, FailureDetector, Fault, FaultKind,
-    HealthCheck, Reason, Status, Verdict,
+    Candidate, Class, Config, Database, Doubt, Event, FailoverStrategy, FailureDetector, Fault,
+    FaultKind, HealthCheck, Reason, Status, Verdict,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ impl HealthCheck<Scripted> for Moody {
         "moody"
     }
 
-    fn check<'a>(&'a self, _: &'a ScriptHandle) -> BoxFuture<'a, Verdict> {
+    fn check<'a>(&'a self, _: &'a Database<Script>, _: &'a ScriptHandle) -> BoxFuture<'a, Verdict> {
         self.1.fetch_add(1, Ordering::Relaxed);
         let mood = *self.0.borrow();
         async move {
@@ -228,7 +228,11 @@ impl HealthCheck<Scripted> for FailsOnEast {
         "first attempts"
     }
 
-    fn check<'a>(&'a self, handle: &'a ScriptHandle) -> BoxFuture<'a, Verdict> {
+    fn check<'a>(
+        &'a self,
+        _: &'a Database<Script>,
+        handle: &'a ScriptHandle,
+    ) -> BoxFuture<'a, Verdict> {
         // Of the active database, the second connection carries the health rounds.
         let of_rounds = handle.number() == 2;
         let failing = of_rounds && *self.1.borrow() > 0;

@@ -199,7 +199,7 @@ impl Model {
         let bad = matches!(verdict, Verdict::Unhealthy(_)) && !asked.idle && !stale;
         if traffic && !connected || bad {
             self.proofs.remove(&key);
-        } else if traffic && *verdict == Verdict::Healthy && !asked.idle && !stale {
+        } else if traffic && verdict.serves() && !asked.idle && !stale {
             let proof = self.proofs.entry(key).or_insert(asked.at);
             *proof = asked.at.max(*proof);
         }

@@ -144,8 +144,11 @@ impl Model {
         );
         let ordered = matches!(reason, Reason::Manual | Reason::Directed);
         let chosen = self.by_key(target).expect("a member");
-        let view = next.view(&chosen.member.id).expect("a member");
-        assert!(self.may_serve(chosen, view), "an unfit target: {view:?}");
+        let chosen_view = next.view(&chosen.member.id).expect("a member");
+        assert!(
+            self.may_serve(chosen, chosen_view),
+            "an unfit target: {chosen_view:?}"
+        );
         if ordered {
             return;
         }
@@ -162,6 +165,15 @@ impl Model {
             };
             if key == target || !in_question || !self.may_be_chosen(other, view) {
                 continue;
+            }
+            // What is said against the active one does not count.
+            let reserved = |key, view: &MemberView| {
+                left != Some(key) && matches!(view.verdict, Some(Verdict::Degraded(_)))
+            };
+            match (reserved(target, chosen_view), reserved(key, view)) {
+                (false, true) => continue,
+                (true, false) => panic!("{key:?} could be chosen without a reservation"),
+                (true, true) | (false, false) => {}
             }
             let ours = chosen.member.weight;
             let better = other.member.weight > ours;
@@ -191,7 +203,7 @@ impl Model {
             && known.member.role == Role::Primary
             && view.circuit == CircuitState::Closed
             && match view.verdict {
-                Some(Verdict::Healthy) | None => true,
+                Some(Verdict::Healthy | Verdict::Degraded(_)) | None => true,
                 Some(Verdict::Unhealthy(_)) => view.active,
                 Some(_) => false,
             }

@@ -228,6 +228,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     let fault = |kind| Verdict::Unhealthy(Fault::new(kind, "as the case has it"));
     prop_oneof![
         14 => Just(Verdict::Healthy),
+        2 => Just(Verdict::Degraded(Fault::new(FaultKind::Other, "as the case has it"))),
         1 => Just(Verdict::Standby),
         1 => Just(Verdict::Suspended),
         3 => Just(fault(FaultKind::Unreachable)),

@@ -222,7 +222,7 @@ impl World {
         if cut || unreachable {
             self.links.remove(&link);
         }
-        let rtt = (verdict == Verdict::Healthy).then_some(Duration::from_millis(1));
+        let rtt = verdict.serves().then_some(Duration::from_millis(1));
         self.tell(Input::Probed {
             probe: probe.id,
             verdict,

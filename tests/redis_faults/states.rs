@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use multidb::redis::WriteProbe;
+use multidb::redis::{ReplicationLag, WriteProbe};
 use multidb::{CircuitState, Event, FaultKind, Reason, Status, Verdict};
 use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep};
@@ -294,6 +294,50 @@ async fn a_lone_read_only_database_goes_on_being_read() {
         }
         assert!(end.history.gap(fault) < ms(1000));
         end.history.assert_nothing_lost(&[("a", &a)]).await;
+    })
+    .await;
+}
+
+// === replicas ===
+
+/// A replica that is cut off serves what it has when nothing else is left, and is returned to last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lags_is_returned_to_only_once_it_has_caught_up() {
+    bounded(async {
+        let (a, b) = two().await;
+        let at_once = RedisServer::builder().config("repl-diskless-sync-delay", "0");
+        let mut master = at_once.start().await;
+        let port = master.addr().port().to_string();
+        // It may be written to, so that nothing but the check is in the way.
+        let _: String = a.cmd(&["CONFIG", "SET", "replica-read-only", "no"]).await;
+        let _: String = a.cmd(&["REPLICAOF", "127.0.0.1", &port]).await;
+        eventually(SOON, "the replica is in sync", async || {
+            let info: String = a.cmd(&["INFO", "replication"]).await;
+            info.contains("master_link_status:up")
+        })
+        .await;
+        let urls = [("a", a.url()), ("b", b.url())];
+        let builder = databases(&urls).health_interval(ms(100));
+        let client = connect(builder.health_check(ReplicationLag::up_to(ms(20_000)))).await;
+        let verdict_of_a = || client.snapshot().member("a").unwrap().verdict.clone();
+
+        master.kill();
+        eventually(SOON, "the lag is told", async || {
+            matches!(verdict_of_a(), Some(Verdict::Degraded(_)))
+        })
+        .await;
+        assert_eq!(client.active().unwrap(), *"a", "never left for it");
+        client.switch_to("b").await.unwrap();
+        client.unpin().await.unwrap();
+        sleep(ms(500)).await;
+        assert_eq!(client.active().unwrap(), *"b");
+
+        master.restart().await;
+        eventually(SOON, "it has caught up and is returned to", async || {
+            client.active().is_some_and(|active| active == *"a")
+        })
+        .await;
+        client.close().await;
     })
     .await;
 }

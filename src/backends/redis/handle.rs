@@ -13,7 +13,6 @@ use ::redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, ServerError, Value, cmd,
 };
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +26,6 @@ use crate::engine::backend::{
     Verdict, Wiring,
 };
 use crate::engine::database::Database;
-use crate::engine::health::HealthCheck;
 
 /// The Redis backend. Opens its transports through a [`Connector`].
 pub struct Redis {
@@ -62,12 +60,6 @@ pub(super) struct ClientMark {
     pub(super) id: u64,
     pub(super) addr: String,
 }
-
-/// Checks that a database takes writes, by setting a key that expires within a second.
-///
-/// A ping says PONG on a database that is full, read-only or short of replicas.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WriteProbe;
 
 /// Commands that the driver takes in at once, and so sends at once. With more callers than its own 50
 /// the rest wait for a permit and for another write: at 64 to 1000 tasks that costs a fifth or more of
@@ -284,7 +276,7 @@ impl RedisHandle {
         }
     }
 
-    async fn write_probe(&self) -> Verdict {
+    pub(super) async fn write_probe(&self) -> Verdict {
         let mut set = cmd("SET");
         set.arg(PROBE_KEY).arg(1).arg("PX").arg(1000);
         match self.ask(&set).await {
@@ -333,18 +325,6 @@ struct ReportOnDrop(LostSignal);
 impl Drop for ReportOnDrop {
     fn drop(&mut self) {
         self.0.report();
-    }
-}
-
-// === impl WriteProbe ===
-
-impl HealthCheck<Redis> for WriteProbe {
-    fn name(&self) -> &str {
-        "write probe"
-    }
-
-    fn check<'a>(&'a self, handle: &'a RedisHandle) -> BoxFuture<'a, Verdict> {
-        handle.write_probe().boxed()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Described, Machine, MemberKey, Ticket, guarded};
-use crate::engine::backend::Verdict;
+use crate::engine::backend::{Fault, Verdict};
 use crate::engine::circuit::Circuit;
 use crate::engine::config::CircuitConfig;
 use crate::engine::database::{DatabaseId, Role, Weight};
@@ -34,6 +34,8 @@ pub(super) struct Member {
     /// Smoothed time of a healthy check.
     pub(super) rtt: Option<Duration>,
     pub(super) next_round: Instant,
+    /// Rounds begun.
+    pub(super) rounds: u64,
     /// Unhealthy verdicts in a row: how far the back-off has gone.
     pub(super) failures: u32,
     /// When the next suspicion may ask for an attempt.
@@ -109,6 +111,7 @@ impl Member {
             proven: None,
             rtt: None,
             next_round: now,
+            rounds: 0,
             failures: 0,
             next_suspicion: now,
             postponed: None,
@@ -142,7 +145,16 @@ impl Member {
 
     /// Answered well at `since` or later, while its traffic connection was up.
     pub(super) fn well_since(&self, since: Instant) -> bool {
-        self.traffic && self.health == Some(Verdict::Healthy) && self.health_at >= since
+        let well = self.health.as_ref().is_some_and(Verdict::serves);
+        self.traffic && well && self.health_at >= since
+    }
+
+    /// What is to be said against it, though it serves.
+    pub(super) fn reservation(&self) -> Option<&Fault> {
+        match &self.health {
+            Some(Verdict::Degraded(fault)) => Some(fault),
+            _ => None,
+        }
     }
 
     /// Proven by an attempt that began at `since` or later, and still connected.

@@ -22,6 +22,8 @@ pub(super) struct Flight {
     /// The episode it speaks of. Its verdict says nothing about another one.
     pub(super) episode: u64,
     pub(super) depth: Depth,
+    /// Asks all checks.
+    pub(super) thorough: bool,
     /// What a bad verdict will be called.
     pub(super) reason: Reason,
 }
@@ -95,6 +97,7 @@ impl Machine {
         } else {
             Depth::Alive
         };
+        let thorough = self.has_time(key, kind, reason);
         let flight = Flight {
             member: key,
             slot,
@@ -102,8 +105,10 @@ impl Machine {
             started: self.now,
             episode: circuit.episode(),
             depth,
+            thorough,
             reason,
         };
+        let anew = kind == Kind::Round && self.connects_anew(key);
         let id = ProbeId(self.next_probe);
         self.next_probe += 1;
         self.flights.insert(id, flight);
@@ -113,6 +118,8 @@ impl Machine {
             slot,
             round: kind == Kind::Round,
             depth,
+            thorough,
+            anew,
             fresh,
             timeout: match kind {
                 Kind::Idle => self.config.calls.response_timeout,
@@ -120,6 +127,29 @@ impl Machine {
             },
         });
         Some(id)
+    }
+
+    /// Whether the slower checks are asked as well: not where callers wait for the answer, unless
+    /// nothing is known yet.
+    fn has_time(&self, key: MemberKey, kind: Kind, reason: Reason) -> bool {
+        let unknown = self.member(key).is_some_and(|m| m.health.is_none());
+        let calm = self.trouble.is_none() && reason == Reason::HealthCheck;
+        match kind {
+            Kind::Round => true,
+            Kind::Attempt => calm || unknown || self.generation == 0,
+            Kind::Idle => false,
+        }
+    }
+
+    /// Every so many rounds: a connection that stands tells nothing of whether another one could.
+    fn connects_anew(&mut self, key: MemberKey) -> bool {
+        let every = self.config.health.fresh_every;
+        let Some(member) = self.member_mut(key) else {
+            return false;
+        };
+        member.rounds += 1;
+        // That none could be made stands until one can.
+        every > 0 && (member.reservation().is_some() || member.rounds % u64::from(every) == 0)
     }
 
     /// Probes that are due: recovery attempts, reconnects, rounds.
@@ -244,10 +274,11 @@ impl Machine {
             }
             return;
         }
+        let verdict = self.with_reservation(key, &flight, verdict);
         self.note_health(key, &verdict);
         let answered = !matches!(verdict, Verdict::Unhealthy(_));
         match verdict {
-            Verdict::Healthy => self.healthy(id, &flight, &domain),
+            Verdict::Healthy | Verdict::Degraded(_) => self.healthy(id, &flight, &domain),
             Verdict::Standby | Verdict::Suspended => {
                 self.lose_order(key);
                 self.recovering(&flight, &domain);
@@ -259,12 +290,21 @@ impl Machine {
         }
     }
 
+    /// A hasty look does not ask about reservations: the one that stands goes on standing.
+    fn with_reservation(&self, key: MemberKey, flight: &Flight, verdict: Verdict) -> Verdict {
+        let known = self.member(key).and_then(Member::reservation);
+        match (known, &verdict) {
+            (Some(known), Verdict::Healthy) if !flight.thorough => Verdict::Degraded(known.clone()),
+            _ => verdict,
+        }
+    }
+
     /// Whether it is a member now: one that was to be verified has become one, or is gone.
     fn verify(&mut self, key: MemberKey, verdict: &Verdict) -> bool {
         let Some(ticket) = self.member_mut(key).and_then(|m| m.joining.take()) else {
             return true;
         };
-        let healthy = *verdict == Verdict::Healthy;
+        let healthy = verdict.serves();
         if healthy {
             self.joined(key, ticket);
         } else {
@@ -320,14 +360,15 @@ impl Machine {
                 member.failures += 1;
                 member.next_round = now + doubled.min(cap.max(interval));
             }
-            Verdict::Healthy | Verdict::Standby | Verdict::Suspended => {
+            Verdict::Healthy | Verdict::Degraded(_) | Verdict::Standby | Verdict::Suspended => {
                 if std::mem::take(&mut member.failures) > 0 {
                     member.next_round = now + pause;
                 }
             }
         }
         let changed = match (&member.health, verdict) {
-            (Some(Verdict::Unhealthy(a)), Verdict::Unhealthy(b)) => a.kind != b.kind,
+            (Some(Verdict::Unhealthy(a)), Verdict::Unhealthy(b))
+            | (Some(Verdict::Degraded(a)), Verdict::Degraded(b)) => a.kind != b.kind,
             (before, verdict) => before.as_ref() != Some(verdict),
         };
         member.health = Some(verdict.clone());

@@ -53,7 +53,7 @@ impl Machine {
     /// asking it for a proof would go on without end.
     pub(super) fn is_ready(&self, member: &Member) -> bool {
         match member.health {
-            Some(Verdict::Healthy) | None => true,
+            Some(Verdict::Healthy | Verdict::Degraded(_)) | None => true,
             Some(Verdict::Unhealthy(_)) => self.active == Some(member.key),
             Some(Verdict::Standby | Verdict::Suspended) => false,
         }
@@ -119,6 +119,19 @@ impl Machine {
         if among.is_empty() {
             return None;
         }
+        // The active one is not left for what is said against it.
+        let reserved = |key: &MemberKey| {
+            let member = self.member(*key);
+            Some(*key) != self.active && member.is_some_and(|m| m.reservation().is_some())
+        };
+        let mut without = Vec::new();
+        if among.iter().any(reserved) {
+            without.extend(among.iter().copied().filter(|key| !reserved(key)));
+        }
+        let among = match without.is_empty() {
+            true => among,
+            false => &without,
+        };
         let candidates: Vec<_> = among
             .iter()
             .filter_map(|&key| self.member(key))
@@ -579,6 +592,13 @@ impl Machine {
             in_flight: 0,
         };
         self.emit(event);
+        let reserved = self.member(target).and_then(Member::reservation);
+        if let Some(cause) = reserved.map(|fault| fault.what.clone()) {
+            let database = self.announced.clone();
+            if let Some(database) = database {
+                self.emit(Event::ChosenDegraded { database, cause });
+            }
+        }
         self.answer_plan(target);
         if let Some(from) = from {
             // It stands by from now on: one connection, which carries its own probes.

@@ -263,7 +263,7 @@ impl Story {
                 }
                 _ => {}
             },
-            Verdict::Healthy | Verdict::Standby | Verdict::Suspended => {
+            Verdict::Healthy | Verdict::Degraded(_) | Verdict::Standby | Verdict::Suspended => {
                 self.links.insert(link);
             }
         }

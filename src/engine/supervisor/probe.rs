@@ -9,14 +9,14 @@ use super::Done;
 use crate::engine::backend::{Backend, Fault, FaultKind, Mark, Purpose, Verdict, Wiring};
 use crate::engine::calls::Calls;
 use crate::engine::database::Database;
-use crate::engine::health::{self, Checks};
+use crate::engine::health::{self, List};
 use crate::engine::live::{Conn, Core, connect};
 use crate::engine::machine::{Probe, Slot};
 
 /// One probe, with all that it needs: it runs in a task of its own.
 pub(super) struct ProbeTask<B: Backend> {
     pub(super) core: Arc<Core<B>>,
-    pub(super) checks: Checks<B>,
+    pub(super) checks: List<B>,
     pub(super) database: Arc<Database<B::Endpoint>>,
     pub(super) probe: Probe,
     pub(super) marks: Vec<Mark>,
@@ -62,6 +62,9 @@ impl<B: Backend> ProbeTask<B> {
         if let Some(conn) = self.conn.clone().filter(|conn| !conn.lost.is_lost()) {
             let verdict = self.look(&conn, deadline).await;
             let lost = matches!(&verdict, Verdict::Unhealthy(f) if f.kind == FaultKind::Lost);
+            if verdict == Verdict::Healthy && self.probe.anew {
+                return self.look_anew(deadline).await;
+            }
             if !lost {
                 return verdict;
             }
@@ -85,18 +88,35 @@ impl<B: Backend> ProbeTask<B> {
         let started = Instant::now();
         let timeout = deadline.saturating_duration_since(started);
         let backend = &self.core.backend;
-        let verdict = health::look(
+        let looking = health::Look {
             backend,
-            &self.checks,
-            &conn.handle,
-            self.probe.depth,
+            database: &self.database,
+            handle: &conn.handle,
+            depth: self.probe.depth,
+            thorough: self.probe.thorough,
             timeout,
-        )
-        .await;
-        if verdict == Verdict::Healthy {
-            self.rtt = Some(started.elapsed());
-        }
+        };
+        let (verdict, rtt) = looking.at(&self.checks).await;
+        self.rtt = rtt.or(self.rtt);
         verdict
+    }
+
+    /// Whether another connection can be made. The one that stands is as good as it was if not.
+    async fn look_anew(&mut self, deadline: Instant) -> Verdict {
+        self.probe.anew = false;
+        let calls = &self.core.config.calls;
+        let wiring = Wiring::new(Purpose::Probe, calls.response_timeout);
+        let limit = deadline.min(Instant::now() + calls.connect_timeout);
+        match connect(&self.core.backend, &self.database, &wiring, limit).await {
+            Ok(handle) => {
+                self.core.backend.abort(&handle);
+                Verdict::Healthy
+            }
+            Err(fault) => Verdict::Degraded(Fault {
+                what: format!("no new connection: {}", fault.what),
+                ..fault
+            }),
+        }
     }
 
     async fn connect(&mut self, deadline: Instant) -> Result<Arc<Conn<B>>, Fault> {
