@@ -16,6 +16,7 @@ mod handle;
 mod lane;
 mod operation;
 mod pubsub;
+mod scripts;
 mod watch;
 
 pub use checks::{ReplicationLag, WriteProbe};

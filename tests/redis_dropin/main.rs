@@ -8,6 +8,7 @@ mod crowd;
 mod pubsub;
 mod refused;
 mod scans;
+mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
 mod third_party;

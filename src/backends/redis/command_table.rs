@@ -15,7 +15,13 @@ pub fn is_read_only(cmd: &::redis::Cmd) -> bool {
 /// tied to a database.
 #[must_use]
 pub fn is_special(cmd: &::redis::Cmd) -> bool {
-    commands::route(cmd) != Route::Plain
+    let plain = [
+        Route::Plain,
+        Route::RunScript,
+        Route::LoadScript,
+        Route::FlushScripts,
+    ];
+    !plain.contains(&commands::route(cmd))
 }
 
 /// The class of an answered command, as its `Debug` shows it.

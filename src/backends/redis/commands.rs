@@ -28,6 +28,12 @@ pub(crate) enum Route {
     Unwatch,
     /// One step of an iteration; its cursor means something to one database only.
     Scan { cursor: Cursor },
+    /// Runs a script by its name, which has to be loaded: plain but in a pipeline.
+    RunScript,
+    /// Loads one.
+    LoadScript,
+    /// Forgets all of them.
+    FlushScripts,
     /// Changes the state of its connection, which others share. The name is for the error.
     Unsupported(&'static str),
 }
@@ -36,6 +42,8 @@ pub(crate) enum Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PipelineRoute {
     Plain,
+    /// An element runs a script by its name.
+    RunsScripts,
     /// An element may hold back the replies behind it.
     Blocking,
     /// It iterates: `Continue` if any element does, since one stale cursor spoils the batch.
@@ -96,9 +104,11 @@ pub(crate) fn route(cmd: &Cmd) -> Route {
 pub(crate) fn route_pipeline(pipeline: &Pipeline) -> PipelineRoute {
     let mut blocking = false;
     let mut scan = None;
+    let mut scripts = false;
     for (at, cmd) in pipeline.cmd_iter().enumerate() {
         match route(cmd) {
-            Route::Plain => {}
+            Route::Plain | Route::LoadScript | Route::FlushScripts => {}
+            Route::RunScript => scripts = true,
             Route::Blocking(_) => blocking = true,
             Route::Scan { cursor } => {
                 if scan != Some(Cursor::Continue) {
@@ -121,6 +131,7 @@ pub(crate) fn route_pipeline(pipeline: &Pipeline) -> PipelineRoute {
     match (scan, blocking) {
         (Some(cursor), blocking) => PipelineRoute::Scan { cursor, blocking },
         (None, true) => PipelineRoute::Blocking,
+        (None, false) if scripts => PipelineRoute::RunsScripts,
         (None, false) => PipelineRoute::Plain,
     }
 }
@@ -190,6 +201,10 @@ enum Verb {
     Unwatches,
     /// It iterates; its cursor is the argument at this index.
     Scans(usize),
+    /// It runs a script by its name.
+    RunsScript,
+    /// Its subcommands load scripts and flush them, and set a mode of the connection.
+    Scripts,
     /// It changes its connection.
     Session,
     /// Some of its subcommands change their connection.
@@ -224,6 +239,21 @@ fn special(from: usize, name: &[u8], cmd: &Cmd) -> Route {
         Verb::Scans(at) => Route::Scan {
             cursor: cursor(cmd, at),
         },
+        Verb::RunsScript => Route::RunScript,
+        Verb::Scripts => {
+            let sub = argument(cmd, 1).unwrap_or_default();
+            let is = |name: &[u8]| sub.eq_ignore_ascii_case(name);
+            if is(b"LOAD") {
+                Route::LoadScript
+            } else if is(b"FLUSH") {
+                Route::FlushScripts
+            } else if is(b"DEBUG") {
+                // It sets the mode of the scripts that the same connection runs next.
+                Route::Unsupported("SCRIPT DEBUG")
+            } else {
+                Route::Plain
+            }
+        }
         Verb::Session => Route::Unsupported(name),
         Verb::SessionBy(subcommands) => argument(cmd, 1)
             .and_then(|sub| {
@@ -375,9 +405,10 @@ const VERBS: &[(&str, Verb)] = &[
     ("BLMPOP", Verb::Pops(BlockingKind::FirstSeconds)),
     ("BZMPOP", Verb::Pops(BlockingKind::FirstSeconds)),
     ("CLIENT", Verb::SessionBy(CLIENT_SESSION)),
-    ("SCRIPT", Verb::SessionBy(SCRIPT_SESSION)),
+    ("SCRIPT", Verb::Scripts),
     ("SELECT", Verb::Session),
     ("DISCARD", Verb::Session),
+    ("EVALSHA", Verb::RunsScript),
     ("MONITOR", Verb::Session),
     ("UNWATCH", Verb::Unwatches),
     ("WAITAOF", Verb::Session),
@@ -388,6 +419,7 @@ const VERBS: &[(&str, Verb)] = &[
     ("READWRITE", Verb::Session),
     ("SUBSCRIBE", Verb::Session),
     ("BRPOPLPUSH", Verb::Pops(BlockingKind::LastSeconds)),
+    ("EVALSHA_RO", Verb::RunsScript),
     ("PSUBSCRIBE", Verb::Session),
     ("SSUBSCRIBE", Verb::Session),
     ("XREADGROUP", Verb::ReadsStream),
@@ -408,9 +440,6 @@ const CLIENT_SESSION: &[(&str, &str)] = &[
     ("SETNAME", "CLIENT SETNAME"),
     ("TRACKING", "CLIENT TRACKING"),
 ];
-
-/// It sets the mode of the scripts that the same connection runs next.
-const SCRIPT_SESSION: &[(&str, &str)] = &[("DEBUG", "SCRIPT DEBUG")];
 
 /// By a name's length and initial, the index of the first such command in [`VERBS`]. The low five
 /// bits of a letter are the same in both cases.

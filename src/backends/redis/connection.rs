@@ -157,7 +157,7 @@ impl MultiDbConnection {
     /// A `RedisError`; see the type.
     pub async fn send_packed_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
         match route(cmd) {
-            Route::Plain if self.is_plain() => self.router.run(cmd).await,
+            Route::Plain | Route::RunScript if self.is_plain() => self.router.run(cmd).await,
             special => self.send_special(cmd, special).await,
         }
     }
@@ -177,6 +177,7 @@ impl MultiDbConnection {
             offset,
             count,
             idempotent: self.idempotent,
+            scripts: &[],
         };
         match route_pipeline(pipeline) {
             PipelineRoute::Plain if self.watch.is_none() => self.router.run(&op).await,
@@ -222,20 +223,32 @@ impl MultiDbConnection {
                     Ok(Value::Okay)
                 }
                 Route::Scan { cursor } => self.scan(cmd, cursor, time).await,
-                Route::Plain => {
-                    let op = Single {
-                        cmd,
-                        idempotent: self.idempotent,
-                    };
-                    if let Some(watch) = &self.watch
-                        && let Some(result) = watch.run(&core, &op, time).await
-                    {
-                        return result;
+                Route::Plain | Route::RunScript | Route::LoadScript | Route::FlushScripts => {
+                    let result = self.send_in_session(cmd, time).await;
+                    match (route, &result) {
+                        (Route::LoadScript, Ok(reply)) => {
+                            core.backend.scripts().remember(cmd, reply);
+                        }
+                        (Route::FlushScripts, Ok(_)) => core.backend.scripts().forget(),
+                        _ => {}
                     }
-                    self.router.run_until(&op, time.deadline).await
+                    result
                 }
             }
         })
+    }
+
+    async fn send_in_session(&mut self, cmd: &Cmd, time: Time) -> RedisResult<Value> {
+        let op = Single {
+            cmd,
+            idempotent: self.idempotent,
+        };
+        if let Some(watch) = &self.watch
+            && let Some(result) = watch.run(self.client().core(), &op, time).await
+        {
+            return result;
+        }
+        self.router.run_until(&op, time.deadline).await
     }
 
     async fn scan(&mut self, cmd: &Cmd, cursor: Cursor, time: Time) -> RedisResult<Value> {
@@ -338,6 +351,11 @@ impl MultiDbConnection {
             if let PipelineRoute::Unsupported(command) = route {
                 return Err(unsupported(command));
             }
+            let scripts = core.backend.scripts().of(op.pipeline);
+            let op = Batch {
+                scripts: &scripts,
+                ..op
+            };
             if let Some(watch) = &self.watch {
                 let result = match op.pipeline.is_transaction() {
                     true => watch.commit(&core, &op, time).await,
@@ -354,7 +372,9 @@ impl MultiDbConnection {
             }
             match route {
                 PipelineRoute::Unsupported(command) => Err(unsupported(command)),
-                PipelineRoute::Plain => self.router.run_until(&op, time.deadline).await,
+                PipelineRoute::Plain | PipelineRoute::RunsScripts => {
+                    self.router.run_until(&op, time.deadline).await
+                }
                 PipelineRoute::Blocking => lane::block_batch(&core, &op, limits).await,
                 PipelineRoute::Scan {
                     cursor,
@@ -375,7 +395,9 @@ impl ConnectionLike for MultiDbConnection {
         // As `send_packed_command`, without its future around the engine's; and a block, because a
         // future that a function returns is copied into its box.
         match route(cmd) {
-            Route::Plain if self.is_plain() => Box::pin(async move { self.router.run(cmd).await }),
+            Route::Plain | Route::RunScript if self.is_plain() => {
+                Box::pin(async move { self.router.run(cmd).await })
+            }
             special => self.send_special(cmd, special),
         }
     }

@@ -48,7 +48,11 @@ fn refused(detail: &str) -> Option<Error> {
         Route::Watch => "WATCH",
         Route::Unwatch => "UNWATCH",
         Route::Scan { .. } => BLOCKING_SCAN,
-        Route::Plain | Route::Blocking(_) => return None,
+        Route::Plain
+        | Route::RunScript
+        | Route::LoadScript
+        | Route::FlushScripts
+        | Route::Blocking(_) => return None,
     };
     Some(Error::new(ErrorKind::Unsupported { command }))
 }

@@ -21,6 +21,7 @@ use super::connector::{Connector, HANDSHAKE_CAP, Metered, REPLY_CAP};
 use super::cursors::Cursors;
 use super::endpoint::RedisEndpoint;
 use super::lane::Lane;
+use super::scripts::{Script, Scripts, Sha};
 use crate::engine::backend::{
     Backend, Class, Depth, Fault, FaultKind, LostSignal, Mark, Meter, Phase, Purpose, Refusal,
     Verdict, Wiring,
@@ -35,6 +36,8 @@ pub struct Redis {
     lanes: Mutex<Vec<Lane>>,
     #[allow(clippy::disallowed_types)]
     cursors: Mutex<Cursors>,
+    #[allow(clippy::disallowed_types)]
+    scripts: Mutex<Scripts>,
     /// Ends the private connections, wherever they are kept.
     closed: CancellationToken,
 }
@@ -51,6 +54,9 @@ struct Link {
     driver: AbortHandle,
     mark: Option<ClientMark>,
     meter: Arc<Meter>,
+    /// Scripts that this connection has loaded.
+    #[allow(clippy::disallowed_types)]
+    loaded: Mutex<Vec<Sha>>,
 }
 
 /// Names a connection at its server. Ids restart with the server, so an id alone could name
@@ -81,6 +87,7 @@ impl Redis {
             connector: Box::new(connector),
             lanes: Mutex::new(Vec::new()),
             cursors: Mutex::new(Cursors::of_a_client()),
+            scripts: Mutex::default(),
             closed: CancellationToken::new(),
         }
     }
@@ -103,6 +110,12 @@ impl Redis {
     #[allow(clippy::disallowed_types)]
     pub(super) fn cursors(&self) -> std::sync::MutexGuard<'_, Cursors> {
         self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// That callers have loaded.
+    #[allow(clippy::disallowed_types)]
+    pub(super) fn scripts(&self) -> std::sync::MutexGuard<'_, Scripts> {
+        self.scripts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A byte stream to a database that has not been greeted yet, for messages.
@@ -143,6 +156,7 @@ impl Redis {
             driver,
             mark: None,
             meter: wiring.meter,
+            loaded: Default::default(),
         };
         if wiring.purpose != Purpose::Probe {
             link.mark = client_mark(&mut con).await?;
@@ -236,6 +250,25 @@ impl RedisHandle {
 
     pub(super) fn meter(&self) -> &Arc<Meter> {
         &self.link.meter
+    }
+
+    /// Those of the scripts that this connection has not loaded yet.
+    pub(super) fn not_loaded<'a>(&self, scripts: &'a [Script]) -> Vec<&'a Script> {
+        let loaded = self.loaded();
+        let missing = scripts.iter();
+        missing
+            .filter(|script| !loaded.contains(&script.sha))
+            .collect()
+    }
+
+    pub(super) fn has_loaded(&self, scripts: &[&Script]) {
+        self.loaded()
+            .extend(scripts.iter().map(|script| script.sha));
+    }
+
+    #[allow(clippy::disallowed_types)]
+    fn loaded(&self) -> std::sync::MutexGuard<'_, Vec<Sha>> {
+        (self.link.loaded.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn abort(&self) {

@@ -1,12 +1,14 @@
 //! A command and a pipeline as operations of the engine.
 
 use ::redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+use futures_util::FutureExt;
 
 use super::classify::{
     classify_command, classify_pipeline, clean, clean_pipeline, refusal, refusal_in,
 };
 use super::commands::{is_read_only, pipeline_is_read_only};
 use super::handle::{Redis, RedisHandle};
+use super::scripts::Script;
 use crate::engine::backend::{Class, Doubt, Phase, ServerState};
 use crate::engine::database::DatabaseId;
 use crate::engine::run::Operation;
@@ -25,6 +27,8 @@ pub(super) struct Batch<'a> {
     pub(super) offset: usize,
     pub(super) count: usize,
     pub(super) idempotent: bool,
+    /// To be loaded on a connection that has not done so.
+    pub(super) scripts: &'a [Script],
 }
 
 /// An operation with a cursor that means something on one database only.
@@ -117,15 +121,17 @@ impl Operation<Redis> for Batch<'_> {
     type Output = Vec<Value>;
     type Error = RedisError;
 
-    fn attempt(
-        &self,
-        handle: &mut RedisHandle,
-    ) -> impl Future<Output = RedisResult<Vec<Value>>> + Send {
+    async fn attempt(&self, handle: &mut RedisHandle) -> RedisResult<Vec<Value>> {
         // The very pipeline: the driver keeps private notes on it.
         let (offset, count) = (self.offset, self.count);
-        handle
-            .con
-            .send_packed_commands(self.pipeline, offset, count)
+        match self.scripts {
+            [] => {
+                let con = &mut handle.con;
+                con.send_packed_commands(self.pipeline, offset, count).await
+            }
+            // Boxed: none of this may make the future of a plain pipeline larger.
+            scripts => self.attempt_with(scripts, handle).boxed().await,
+        }
     }
 
     #[inline]
@@ -155,6 +161,39 @@ impl Operation<Redis> for Batch<'_> {
     fn is_write(&self) -> bool {
         !pipeline_is_read_only(self.pipeline)
     }
+}
+
+impl Batch<'_> {
+    /// Both are handed to the driver before either is answered, and it sends in order: the scripts are
+    /// loaded when the pipeline arrives, and nobody waits for two round trips.
+    async fn attempt_with(
+        &self,
+        scripts: &[Script],
+        handle: &mut RedisHandle,
+    ) -> RedisResult<Vec<Value>> {
+        let missing = handle.not_loaded(scripts);
+        let mut loads = ::redis::pipe();
+        for script in &missing {
+            loads.add_command(Cmd::clone(&script.load));
+        }
+        let mut beside = handle.con.clone();
+        let loading = async {
+            match missing.is_empty() {
+                true => Ok(Vec::new()),
+                false => beside.send_packed_commands(&loads, 0, loads.len()).await,
+            }
+        };
+        let running = (handle.con).send_packed_commands(self.pipeline, self.offset, self.count);
+        let (loaded, result) = futures_util::join!(loading, running);
+        if loaded.is_ok_and(|replies| replies.iter().all(|reply| !is_refused(reply))) {
+            handle.has_loaded(&missing);
+        }
+        result
+    }
+}
+
+fn is_refused(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(_))
 }
 
 impl<O: Operation<Redis>> Operation<Redis> for Pinned<'_, O> {

@@ -144,8 +144,7 @@ fn a_pipeline_reads_only_if_every_element_does() {
 fn common_commands_have_no_candidates() {
     for name in [
         "GET", "SET", "DEL", "INCR", "MGET", "MSET", "HGET", "HSET", "HDEL", "EXPIRE", "EXISTS",
-        "TTL", "LPUSH", "LRANGE", "ZADD", "ZRANGE", "XADD", "EVALSHA", "PUBLISH", "PING",
-        "HGETALL",
+        "TTL", "LPUSH", "LRANGE", "ZADD", "ZRANGE", "XADD", "FCALL", "PUBLISH", "PING", "HGETALL",
     ] {
         assert!(candidates(name.as_bytes()).is_none(), "{name}");
         both_cases(name, |cmd| assert_eq!(route(cmd), Route::Plain, "{name}"));
@@ -437,21 +436,35 @@ fn other_subcommands_are_plain() {
         "CLIENT PAUSE 1",
         "CLIENT TRACKINGINFO",
         "SCRIPT",
-        "SCRIPT LOAD x",
-        "SCRIPT FLUSH",
+        "SCRIPT EXISTS x",
     ] {
         both_cases(words, |cmd| assert_eq!(route(cmd), Route::Plain, "{words}"));
     }
 }
 
 #[test]
+fn what_runs_and_loads_scripts_is_known() {
+    for (words, expected) in [
+        ("EVALSHA s 0", Route::RunScript),
+        ("EVALSHA_RO s 0", Route::RunScript),
+        ("EVAL s 0", Route::Plain),
+        ("SCRIPT LOAD x", Route::LoadScript),
+        ("SCRIPT FLUSH", Route::FlushScripts),
+    ] {
+        both_cases(words, |cmd| assert_eq!(route(cmd), expected, "{words}"));
+    }
+}
+
+#[test]
 fn the_strictest_element_routes_a_pipeline() {
     use Cursor::{Continue, Start};
-    use PipelineRoute::{Blocking, Plain, Scan, Unsupported};
+    use PipelineRoute::{Blocking, Plain, RunsScripts, Scan, Unsupported};
     let scan = |cursor, blocking| Scan { cursor, blocking };
     let cases: &[(&[&str], PipelineRoute)] = &[
         (&[], Plain),
         (&["GET a", "SET a 1"], Plain),
+        (&["SET a 1", "EVALSHA s 0", "SCRIPT LOAD x"], RunsScripts),
+        (&["EVALSHA s 0", "BLPOP l 1"], Blocking),
         (&["SET a 1", "BLPOP l 1", "GET a"], Blocking),
         (&["XREAD BLOCK 1 STREAMS s $"], Blocking),
         (&["XREAD STREAMS s 0"], Plain),
