@@ -1,5 +1,7 @@
 //! Redis: a drop-in for redis-rs's connections over many databases.
 
+#[cfg(feature = "blocking")]
+mod blocking;
 mod checks;
 mod classify;
 #[cfg(feature = "testing")]
@@ -15,10 +17,14 @@ mod error;
 mod handle;
 mod lane;
 mod operation;
+#[cfg(feature = "bb8")]
+mod pool;
 mod pubsub;
 mod scripts;
 mod watch;
 
+#[cfg(feature = "blocking")]
+pub use blocking::{BlockingConnection, BlockingPubSub, wait};
 pub use checks::{ReplicationLag, WriteProbe};
 pub use config::{DatabaseConfig, RedisConfig};
 pub use connection::MultiDbConnection;
