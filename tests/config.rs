@@ -148,9 +148,10 @@ async fn a_bad_url_is_refused() {
         "http://host",
         "rediss://host",
         "valkeys://host",
-        "unix:///tmp/redis.sock",
-        "redis+unix:///tmp/redis.sock",
-        "valkey+unix:///tmp/redis.sock",
+        "unix://",
+        "unix://host/tmp/redis.sock",
+        "redis+unix:///",
+        "valkey+unix:///tmp/redis.sock?db=one",
         "redis://\0",
         &long_host,
     ];
@@ -163,6 +164,9 @@ async fn a_bad_url_is_refused() {
         "redis://host",
         "valkey://host:1/15?protocol=resp3",
         "redis://user:p%40ss@[::1]:7",
+        "unix:///tmp/redis.sock",
+        "redis+unix:///tmp/redis.sock?db=1",
+        "valkey+unix:///tmp/redis.sock?user=user&pass=p%40ss",
     ] {
         MultiDbClient::open([(url, 1.0)]).unwrap();
     }

@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod connector;
 mod cursors;
+mod dial;
 mod endpoint;
 mod error;
 mod handle;
@@ -81,7 +82,7 @@ impl MultiDbClient<Redis> {
 impl Builder<Redis> {
     /// Adds a database by its URL, such as `redis://user:password@host:6379/0?protocol=resp3`.
     ///
-    /// Its id is `host:port`, with `/db` for a database number other than 0. What is wrong with the
+    /// See [`RedisEndpoint::parse`] for the forms of a URL. Its id is [`RedisEndpoint::name`]. What is wrong with the
     /// URL or the weight is told when the client is built.
     pub fn url(self, url: impl AsRef<str>, weight: f64) -> Self {
         let database = RedisEndpoint::parse(url.as_ref()).and_then(|endpoint| {
@@ -91,7 +92,7 @@ impl Builder<Redis> {
         self.try_database(database)
     }
 
-    /// Opens transports in another way than by TCP: through a proxy, in memory, in a simulation.
+    /// Opens transports in another way than [`TcpConnector`]: through a proxy, in memory, in a simulation.
     pub fn connector(self, connector: impl Connector) -> Self {
         self.with_backend(Redis::new(connector))
     }

@@ -61,9 +61,9 @@ pub struct RedisConfig {
 #[cfg_attr(feature = "serde", derive(serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct DatabaseConfig {
-    /// Its name. Default: `host:port` of the URL.
+    /// Its name. Default: [`RedisEndpoint::name`] of the URL.
     pub id: Option<String>,
-    /// `redis://[user][:password@]host[:port][/db]`. Never shown.
+    /// See [`RedisEndpoint::parse`]. Never shown.
     pub url: String,
     /// Default 1.
     pub weight: Option<f64>,

@@ -359,7 +359,11 @@ async fn client_mark(con: &mut MultiplexedConnection) -> RedisResult<Option<Clie
             .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
     };
     let id = field("id").and_then(|id| id.parse().ok());
-    let addr = field("addr").map(str::to_owned);
+    // Of a unix socket it is `path:0`, and a path may hold spaces.
+    let addr = text.split_once(" addr=").map(|(_, rest)| rest);
+    let addr = addr.and_then(|rest| rest.split_once(" laddr="));
+    let addr = addr.map_or_else(|| field("addr"), |(addr, _)| Some(addr));
+    let addr = addr.map(str::to_owned);
     Ok(id.zip(addr).map(|(id, addr)| ClientMark { id, addr }))
 }
 
@@ -381,7 +385,8 @@ pub(super) fn fault(error: &RedisError) -> Fault {
         io::ErrorKind::ConnectionRefused => (FaultKind::Unreachable, "connection refused"),
         io::ErrorKind::HostUnreachable => (FaultKind::Unreachable, "host unreachable"),
         io::ErrorKind::NetworkUnreachable => (FaultKind::Unreachable, "network unreachable"),
-        io::ErrorKind::NotFound => (FaultKind::Unreachable, "host not found"),
+        io::ErrorKind::NotFound => (FaultKind::Unreachable, "no such host or socket"),
+        io::ErrorKind::PermissionDenied => (FaultKind::Unreachable, "permission denied"),
         io::ErrorKind::TimedOut => (FaultKind::Silent, "timed out"),
         io::ErrorKind::BrokenPipe
         | io::ErrorKind::ConnectionReset
