@@ -15,6 +15,10 @@ mod error;
 mod handle;
 mod lane;
 mod operation;
+#[cfg(feature = "redis-rustls")]
+mod secured;
+#[cfg(feature = "redis-rustls")]
+mod tls;
 mod watch;
 
 pub use config::{DatabaseConfig, RedisConfig};
@@ -23,6 +27,8 @@ pub use connector::{Connector, TcpConnector, Transport};
 pub use endpoint::RedisEndpoint;
 pub use error::from_redis;
 pub use handle::{Redis, RedisHandle, WriteProbe};
+#[cfg(feature = "redis-rustls")]
+pub use tls::TlsConfig;
 
 use crate::engine::builder::Builder;
 use crate::engine::client::MultiDbClient;
@@ -83,9 +89,11 @@ impl Builder<Redis> {
     /// Adds a database by its URL, such as `redis://user:password@host:6379/0?protocol=resp3`.
     ///
     /// See [`RedisEndpoint::parse`] for the forms of a URL. Its id is [`RedisEndpoint::name`]. What is wrong with the
-    /// URL or the weight is told when the client is built.
+    /// URL or the weight is told when the client is built. A `rediss://` URL reads the certificates that
+    /// the system trusts.
     pub fn url(self, url: impl AsRef<str>, weight: f64) -> Self {
         let database = RedisEndpoint::parse(url.as_ref()).and_then(|endpoint| {
+            let endpoint = endpoint.ready()?;
             let database = Database::new(endpoint.id()?, endpoint)?.weight(weight);
             database.map_err(|error| error.renamed("weight"))
         });

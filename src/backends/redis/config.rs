@@ -149,7 +149,7 @@ impl RedisConfig {
 
 impl DatabaseConfig {
     fn database(&self) -> Result<Database<RedisEndpoint>, ConfigError> {
-        let endpoint = RedisEndpoint::parse(&self.url)?;
+        let endpoint = RedisEndpoint::parse(&self.url)?.ready()?;
         let id = match &self.id {
             Some(id) => DatabaseId::new(id)?,
             None => endpoint.id()?,

@@ -8,12 +8,18 @@ use ::redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnecti
 use crate::engine::database::DatabaseId;
 use crate::engine::error::ConfigError;
 
+#[cfg(feature = "redis-rustls")]
+use super::tls::{Tls, TlsConfig};
+
 /// Where a Redis database is, who we are there, and which of its databases we want.
 ///
 /// The password is never shown.
 #[derive(Clone)]
 pub struct RedisEndpoint {
     address: Address,
+    /// What the address is greeted with before Redis is.
+    #[cfg(feature = "redis-rustls")]
+    tls: Option<Tls>,
     info: RedisConnectionInfo,
 }
 
@@ -28,28 +34,28 @@ impl RedisEndpoint {
     /// Parses a URL as redis-rs does:
     ///
     /// * `redis://[user][:password@]host[:port][/db][?protocol=resp3]`, also `valkey://`;
+    /// * `rediss://…[#insecure]`, also `valkeys://`: the same by TLS, with the feature `redis-rustls`; see
+    ///   `tls` for what is trusted. With `#insecure` any certificate is;
     /// * `unix:///path[?db=1][&user=user][&pass=password][&protocol=resp3]`, also `redis+unix://` and
     ///   `valkey+unix://`, on Unix.
     ///
     /// # Errors
     /// [`ConfigError`] for the field `url`; it never repeats the URL, which may hold a password.
     pub fn parse(url: &str) -> Result<Self, ConfigError> {
-        let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-        match scheme {
-            Some("redis" | "valkey") => {}
-            Some("rediss" | "valkeys") => {
-                return Err(wrong("TLS is not supported; use redis://"));
+        match url.split_once("://") {
+            Some(("redis" | "valkey", _)) => Self::plain(url),
+            Some(("rediss" | "valkeys", rest)) => Self::secure(rest),
+            Some(("unix" | "redis+unix" | "valkey+unix", _)) if cfg!(unix) => Self::plain(url),
+            Some(("unix" | "redis+unix" | "valkey+unix", _)) => {
+                Err(wrong("names a unix socket, which this platform has not"))
             }
-            Some("unix" | "redis+unix" | "valkey+unix") if cfg!(unix) => {}
-            Some("unix" | "redis+unix" | "valkey+unix") => {
-                return Err(wrong("names a unix socket, which this platform has not"));
-            }
-            _ => {
-                return Err(wrong(
-                    "is not of the form redis://[user][:password@]host[:port][/db]",
-                ));
-            }
+            _ => Err(wrong(
+                "is not of the form redis://[user][:password@]host[:port][/db]",
+            )),
         }
+    }
+
+    fn plain(url: &str) -> Result<Self, ConfigError> {
         // The driver's message may hold a part of the URL; its category does not.
         let parsed = url
             .into_connection_info()
@@ -62,7 +68,65 @@ impl RedisEndpoint {
             .clone()
             .set_lib_name("multidb", env!("CARGO_PKG_VERSION"));
         let address = Address::of(parsed.addr())?;
-        Ok(Self { address, info })
+        Ok(Self {
+            address,
+            #[cfg(feature = "redis-rustls")]
+            tls: None,
+            info,
+        })
+    }
+
+    /// The driver knows `rediss://` only with a TLS of its own, so the scheme and the fragment are ours.
+    #[cfg(feature = "redis-rustls")]
+    fn secure(rest: &str) -> Result<Self, ConfigError> {
+        let (rest, config) = match rest.split_once('#') {
+            None => (rest, TlsConfig::new()),
+            Some((rest, "insecure")) => (rest, TlsConfig::new().danger_accept_invalid_certs()),
+            Some(_) => return Err(wrong("ends in a # other than #insecure")),
+        };
+        let mut endpoint = Self::plain(&format!("redis://{rest}"))?;
+        endpoint.tls = Some(Tls::new(endpoint.host().unwrap_or_default(), config)?);
+        Ok(endpoint)
+    }
+
+    #[cfg(not(feature = "redis-rustls"))]
+    fn secure(_: &str) -> Result<Self, ConfigError> {
+        Err(wrong(
+            "asks for TLS, which needs the feature `redis-rustls`",
+        ))
+    }
+
+    /// Whom to trust and who we are, instead of the defaults. What the URL says by `#insecure` stays.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the field `tls`: of a URL that asks for no TLS, or on a system that trusts
+    /// nobody, see [`TlsConfig::ca_pem`].
+    #[cfg(feature = "redis-rustls")]
+    pub fn tls(mut self, config: TlsConfig) -> Result<Self, ConfigError> {
+        let (Some(tls), Some(host)) = (&self.tls, self.host()) else {
+            return Err(ConfigError::new("tls", "needs a rediss:// URL"));
+        };
+        let config = match tls.is_insecure() {
+            true => config.danger_accept_invalid_certs(),
+            false => config,
+        };
+        self.tls = Some(Tls::new(host, config)?);
+        self.ready()
+    }
+
+    /// With everything loaded that it takes to connect. An endpoint that is not asked for this loads it
+    /// when it first connects.
+    pub(super) fn ready(self) -> Result<Self, ConfigError> {
+        #[cfg(feature = "redis-rustls")]
+        if let Some(tls) = &self.tls {
+            tls.client()?;
+        }
+        Ok(self)
+    }
+
+    #[cfg(feature = "redis-rustls")]
+    pub(super) fn security(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// `host:port`, with `/db` for a database number other than 0; of a socket its path, with `?db=`.
@@ -132,8 +196,11 @@ impl RedisEndpoint {
 
 impl fmt::Debug for RedisEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisEndpoint")
-            .field("address", &self.address)
+        let mut shown = f.debug_struct("RedisEndpoint");
+        shown.field("address", &self.address);
+        #[cfg(feature = "redis-rustls")]
+        shown.field("tls", &self.tls);
+        shown
             .field("db", &self.info.db())
             .field("protocol", &self.info.protocol())
             .field("authenticated", &self.info.password().is_some())
@@ -215,9 +282,56 @@ mod tests {
         assert_eq!(plain.id().unwrap(), *"/run/redis.sock");
     }
 
+    #[cfg(not(feature = "redis-rustls"))]
+    #[test]
+    fn tls_without_the_feature_is_refused_by_its_name() {
+        for scheme in ["rediss", "valkeys"] {
+            let url = format!("{scheme}://bob:{SECRET}@host:1/");
+            let error = RedisEndpoint::parse(&url).unwrap_err();
+            assert_eq!(error.field(), "url");
+            assert!(error.problem().contains("redis-rustls"), "{error}");
+            assert!(!error.to_string().contains(SECRET), "{error}");
+        }
+    }
+
+    #[cfg(feature = "redis-rustls")]
+    #[test]
+    fn tls_is_asked_for_by_the_scheme_and_made_insecure_by_the_fragment() {
+        for scheme in ["rediss", "valkeys"] {
+            let parsed = |end: &str| {
+                let url = format!("{scheme}://bob:{SECRET}@db.example:7000/3?protocol=3{end}");
+                RedisEndpoint::parse(&url)
+            };
+            let endpoint = parsed("").unwrap();
+            assert_eq!(endpoint.name(), "db.example:7000/3");
+            assert_eq!(endpoint.info().password(), Some(SECRET));
+            assert!(!endpoint.security().unwrap().is_insecure());
+            assert!(!format!("{endpoint:?}").contains(SECRET));
+            let insecure = parsed("#insecure").unwrap();
+            assert!(insecure.security().unwrap().is_insecure());
+            let insecure = insecure.tls(TlsConfig::new()).unwrap();
+            assert!(insecure.security().unwrap().is_insecure());
+            for end in ["#", "#secure", "#insecure#"] {
+                let error = parsed(end).unwrap_err();
+                assert_eq!(error.field(), "url", "{end}");
+                assert!(!error.to_string().contains(SECRET), "{error}");
+            }
+        }
+    }
+
+    #[cfg(feature = "redis-rustls")]
+    #[test]
+    fn what_is_said_of_tls_does_not_go_unheard_without_it() {
+        for url in ["redis://host", "unix:///run/redis.sock"] {
+            let plain = RedisEndpoint::parse(url).unwrap();
+            assert!(plain.security().is_none());
+            assert_eq!(plain.tls(TlsConfig::new()).unwrap_err().field(), "tls");
+        }
+    }
+
     #[test]
     fn what_cannot_work_is_refused_without_repeating_it() {
-        for scheme in ["rediss", "unix", "http", "valkeys"] {
+        for scheme in ["unix", "http", "redis+tls"] {
             let url = format!("{scheme}://bob:{SECRET}@host:1/");
             let error = RedisEndpoint::parse(&url).unwrap_err();
             assert_eq!(error.field(), "url");

@@ -115,6 +115,13 @@ impl Redis {
 
     async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> RedisResult<RedisHandle> {
         let transport = self.connector.connect(endpoint, &wiring).await?;
+        // Here and not by the connector, so that no connector can forget it; and below the meter, which
+        // therefore counts plaintext: handed to TLS is as good as written.
+        #[cfg(feature = "redis-rustls")]
+        let transport = match endpoint.security() {
+            Some(tls) => tls.secure(transport).await?,
+            None => transport,
+        };
         let cap = Arc::new(AtomicU64::new(HANDSHAKE_CAP));
         let stream = Metered::new(transport, wiring.meter.clone(), cap.clone());
         // Deadlines are the engine's: its sweep costs less than a timer per command.
@@ -377,11 +384,15 @@ pub(super) fn fault(error: &RedisError) -> Fault {
     if let (ErrorKind::Server(_), Some(code)) = (error.kind(), error.code()) {
         return Fault::new(FaultKind::State, code);
     }
-    let Some(kind) = io_kind(error) else {
+    let Some(io) = io_error(error) else {
         let text = format!("greeting failed ({})", error.category());
         return Fault::new(FaultKind::Other, text);
     };
-    let (kind, what) = match kind {
+    #[cfg(feature = "redis-rustls")]
+    if let Some(fault) = super::secured::fault(io) {
+        return fault;
+    }
+    let (kind, what) = match io.kind() {
         io::ErrorKind::ConnectionRefused => (FaultKind::Unreachable, "connection refused"),
         io::ErrorKind::HostUnreachable => (FaultKind::Unreachable, "host unreachable"),
         io::ErrorKind::NetworkUnreachable => (FaultKind::Unreachable, "network unreachable"),
@@ -407,14 +418,14 @@ fn code(error: &ServerError) -> &str {
     }
 }
 
-/// The kind of the i/o error inside, if there is one. The driver wraps it in an `Arc` before it
-/// shows it as a source.
-fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
+/// The i/o error inside, if there is one. The driver wraps it in an `Arc` before it shows it as a
+/// source.
+fn io_error(error: &RedisError) -> Option<&io::Error> {
     use std::error::Error;
     let source = error.source()?;
     if let Some(io) = source.downcast_ref::<io::Error>() {
-        return Some(io.kind());
+        return Some(io);
     }
     let shared = source.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
-    Some(shared.downcast_ref::<io::Error>()?.kind())
+    shared.downcast_ref::<io::Error>()
 }
