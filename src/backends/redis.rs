@@ -19,6 +19,8 @@ mod operation;
 mod secured;
 #[cfg(feature = "redis-rustls")]
 mod tls;
+#[cfg(feature = "redis-rustls")]
+mod tls_files;
 mod watch;
 
 pub use config::{DatabaseConfig, RedisConfig};
@@ -29,6 +31,8 @@ pub use error::from_redis;
 pub use handle::{Redis, RedisHandle, WriteProbe};
 #[cfg(feature = "redis-rustls")]
 pub use tls::TlsConfig;
+#[cfg(feature = "redis-rustls")]
+pub use tls_files::TlsFiles;
 
 use crate::engine::builder::Builder;
 use crate::engine::client::MultiDbClient;
