@@ -244,6 +244,27 @@ async fn a_connection_over_a_socket_is_fenced_whatever_its_path_looks_like() {
     lost.ask(&redis::cmd("PING")).await.unwrap_err();
 }
 
+/// Naive: over a socket everybody has the same address, and ids start again with the server.
+#[tokio::test]
+async fn nobody_is_ended_in_the_place_of_a_connection_to_an_earlier_run() {
+    let mut server = RedisServer::builder().unix().start().await;
+    let redis = Redis::new(TcpConnector::default());
+    let database = Database::new("east", through_socket(&server)).unwrap();
+    let open = || {
+        let wiring = Wiring::new(Purpose::Traffic, Duration::from_secs(5));
+        redis.connect(&database, wiring)
+    };
+    let mark = redis.mark(&open().await.unwrap()).unwrap();
+    server.restart().await;
+    let mut strangers = Vec::new();
+    for _ in 0..40 {
+        strangers.push(open().await.unwrap());
+    }
+    let fresh = open().await.unwrap();
+    redis.fence(&fresh, vec![mark]).await.unwrap();
+    assert_eq!(server.connected_clients().await, 1 + strangers.len());
+}
+
 #[tokio::test]
 async fn tls_carries_everything() {
     let ca = Ca::new("ca");

@@ -61,6 +61,8 @@ struct Link {
 pub(super) struct ClientMark {
     pub(super) id: u64,
     pub(super) addr: String,
+    /// The run of the server, where the address is everybody's: over a unix socket.
+    run: Option<String>,
 }
 
 /// Checks that a database takes writes, by setting a key that expires within a second.
@@ -150,6 +152,9 @@ impl Redis {
         };
         if wiring.purpose != Purpose::Probe {
             link.mark = client_mark(&mut con).await?;
+            if let (Some(mark), Some(_)) = (&mut link.mark, endpoint.socket()) {
+                mark.run = run_id(&mut con).await?;
+            }
             cap.store(REPLY_CAP, Ordering::Relaxed);
         }
         link.meter.replied();
@@ -200,6 +205,9 @@ impl Backend for Redis {
                 nameless = true;
                 continue;
             };
+            if handle.is_of_another_run_than(mark) {
+                continue;
+            }
             // With filters the answer is how many were ended; none is as good as one.
             kills.cmd("CLIENT").arg("KILL").arg("ID").arg(mark.id);
             kills.arg("ADDR").arg(&mark.addr);
@@ -267,6 +275,13 @@ impl RedisHandle {
                 Err(error) => Err(fault(&error)),
             },
         }
+    }
+
+    /// Whether the server has been started anew since: what was sent to it then cannot run any more, and
+    /// the id may be somebody else's.
+    fn is_of_another_run_than(&self, mark: &ClientMark) -> bool {
+        let run = self.mark().and_then(|ours| ours.run.as_ref());
+        run.is_some() && mark.run.is_some() && run != mark.run.as_ref()
     }
 
     async fn ping(&self) -> Verdict {
@@ -371,7 +386,22 @@ async fn client_mark(con: &mut MultiplexedConnection) -> RedisResult<Option<Clie
     let addr = addr.and_then(|rest| rest.split_once(" laddr="));
     let addr = addr.map_or_else(|| field("addr"), |(addr, _)| Some(addr));
     let addr = addr.map(str::to_owned);
-    Ok(id.zip(addr).map(|(id, addr)| ClientMark { id, addr }))
+    Ok(id.zip(addr).map(|(id, addr)| ClientMark {
+        id,
+        addr,
+        run: None,
+    }))
+}
+
+/// What a server draws by lot when it starts; `None` where it will not say.
+async fn run_id(con: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
+    let text = match con.send_packed_command(cmd("INFO").arg("server")).await? {
+        Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Value::VerbatimString { text, .. } => text,
+        _ => return Ok(None),
+    };
+    let run = text.lines().find_map(|line| line.strip_prefix("run_id:"));
+    Ok(run.map(str::to_owned))
 }
 
 /// Why a connection could not be made or used. Says nothing that the user or the server wrote.
