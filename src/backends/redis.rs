@@ -45,7 +45,7 @@ impl MultiDbClient<Redis> {
         Builder::new(Redis::new(TcpConnector::default()))
     }
 
-    /// A client over these URLs with their weights, started with its first call. No I/O.
+    /// A client over these URLs with their weights, started with its first call. No connection is made yet.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), naming what is wrong.
