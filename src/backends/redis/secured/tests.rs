@@ -103,6 +103,20 @@ async fn a_write_that_fails_half_way_counts_as_written() {
     assert!(pair.meter.written() > 0, "no proof that nothing was sent");
 }
 
+/// The last word stands for an alert, which only a server's own TLS can send.
+#[tokio::test]
+async fn a_servers_last_word_says_more_than_that_it_hung_up() {
+    let mut pair = pair().await;
+    let raw = pair.server.get_mut().0;
+    raw.write_all(b"-ERR max number of clients reached\r\n")
+        .await
+        .unwrap();
+    pair.budget.store(0, Ordering::Relaxed);
+    pair.client.write_all(b"PING\r\n").await.unwrap();
+    let error = pair.client.flush().await.unwrap_err();
+    assert_eq!(fault(&error).unwrap().what, "it does not speak TLS");
+}
+
 #[tokio::test]
 async fn a_server_that_is_killed_ends_the_stream_as_it_does_over_tcp() {
     let mut pair = pair().await;
