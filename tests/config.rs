@@ -146,11 +146,12 @@ async fn a_bad_url_is_refused() {
         "redis://[::1",
         "redis://host name",
         "http://host",
-        "rediss://host",
-        "valkeys://host",
-        "unix:///tmp/redis.sock",
-        "redis+unix:///tmp/redis.sock",
-        "valkey+unix:///tmp/redis.sock",
+        "rediss://host#secure",
+        "valkeys://host/one",
+        "unix://",
+        "unix://host/tmp/redis.sock",
+        "redis+unix:///",
+        "valkey+unix:///tmp/redis.sock?db=one",
         "redis://\0",
         &long_host,
     ];
@@ -163,6 +164,9 @@ async fn a_bad_url_is_refused() {
         "redis://host",
         "valkey://host:1/15?protocol=resp3",
         "redis://user:p%40ss@[::1]:7",
+        "unix:///tmp/redis.sock",
+        "redis+unix:///tmp/redis.sock?db=1",
+        "valkey+unix:///tmp/redis.sock?user=user&pass=p%40ss",
     ] {
         MultiDbClient::open([(url, 1.0)]).unwrap();
     }
@@ -729,5 +733,54 @@ proptest! {
             .connect_lazy();
         prop_assert!(client.is_ok() || matches!(client.unwrap_err().kind(), ErrorKind::Invalid(_)));
         let _ = built(RedisConfig::from_json(&serde_json::to_string(&config).unwrap()));
+    }
+}
+
+#[cfg(feature = "redis-rustls")]
+#[test]
+fn the_files_of_tls_are_read_when_the_builder_is_made() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let made = rcgen::generate_simple_self_signed(["host".to_owned()]).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let cert = file("cert.pem", &made.cert.pem());
+    let key = file("key.pem", &made.signing_key.serialize_pem());
+    let absent = dir.path().join("absent").to_str().unwrap().to_owned();
+    let read = |url: &str, tls: &str| {
+        let text = format!("[[databases]]\nurl = '{url}'\ntls = {{ {tls} }}");
+        RedisConfig::from_toml(&text).and_then(RedisConfig::builder)
+    };
+    let good = [
+        format!("ca_file = '{cert}'"),
+        format!("ca_file = '{cert}', cert_file = '{cert}', key_file = '{key}'"),
+        format!("ca_file = '{cert}', server_name = 'other.example'"),
+        "insecure = true".to_owned(),
+    ];
+    for tls in good {
+        let _ = read("rediss://host", &tls).unwrap();
+        let error = read("redis://host", &tls).err().unwrap();
+        assert_eq!(error.field(), "databases[0].tls", "{tls}");
+    }
+    for (tls, field) in [
+        (format!("ca_file = '{absent}'"), "ca_file"),
+        (format!("ca_file = '{key}'"), "ca_file"),
+        (format!("cert_file = '{cert}'"), "key_file"),
+        (format!("key_file = '{key}'"), "cert_file"),
+        (
+            format!("cert_file = '{key}', key_file = '{key}'"),
+            "cert_file",
+        ),
+        (
+            format!("cert_file = '{cert}', key_file = '{cert}'"),
+            "key_file",
+        ),
+        ("server_name = 'no host'".to_owned(), "server_name"),
+        ("cafile = 'x'".to_owned(), "cafile"),
+    ] {
+        let error = read("rediss://host", &tls).err().unwrap();
+        assert_eq!(error.field(), format!("databases[0].tls.{field}"), "{tls}");
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod connection;
 mod connector;
 mod cursors;
+mod dial;
 mod endpoint;
 mod error;
 mod handle;
@@ -21,6 +22,12 @@ mod operation;
 mod pool;
 mod pubsub;
 mod scripts;
+#[cfg(feature = "redis-rustls")]
+mod secured;
+#[cfg(feature = "redis-rustls")]
+mod tls;
+#[cfg(feature = "redis-rustls")]
+mod tls_files;
 mod watch;
 
 #[cfg(feature = "blocking")]
@@ -35,6 +42,10 @@ pub use handle::{Redis, RedisHandle};
 pub use pubsub::{
     Notification, Notifications, Overlap, PubSub, PubSubSink, PubSubStream, SubscriptionKind,
 };
+#[cfg(feature = "redis-rustls")]
+pub use tls::TlsConfig;
+#[cfg(feature = "redis-rustls")]
+pub use tls_files::TlsFiles;
 
 use crate::engine::builder::Builder;
 use crate::engine::client::MultiDbClient;
@@ -47,7 +58,7 @@ impl MultiDbClient<Redis> {
         Builder::new(Redis::new(TcpConnector::default()))
     }
 
-    /// A client over these URLs with their weights, started with its first call. No I/O.
+    /// A client over these URLs with their weights, started with its first call. No connection is made yet.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), naming what is wrong.
@@ -94,17 +105,19 @@ impl MultiDbClient<Redis> {
 impl Builder<Redis> {
     /// Adds a database by its URL, such as `redis://user:password@host:6379/0?protocol=resp3`.
     ///
-    /// Its id is `host:port`, with `/db` for a database number other than 0. What is wrong with the
-    /// URL or the weight is told when the client is built.
+    /// See [`RedisEndpoint::parse`] for the forms of a URL. Its id is [`RedisEndpoint::name`]. What is wrong with the
+    /// URL or the weight is told when the client is built. A `rediss://` URL reads the certificates that
+    /// the system trusts.
     pub fn url(self, url: impl AsRef<str>, weight: f64) -> Self {
         let database = RedisEndpoint::parse(url.as_ref()).and_then(|endpoint| {
+            let endpoint = endpoint.ready()?;
             let database = Database::new(endpoint.id()?, endpoint)?.weight(weight);
             database.map_err(|error| error.renamed("weight"))
         });
         self.try_database(database)
     }
 
-    /// Opens transports in another way than by TCP: through a proxy, in memory, in a simulation.
+    /// Opens transports in another way than [`TcpConnector`]: through a proxy, in memory, in a simulation.
     pub fn connector(self, connector: impl Connector) -> Self {
         self.with_backend(Redis::new(connector))
     }

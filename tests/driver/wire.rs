@@ -70,7 +70,8 @@ impl Connector for Network {
         endpoint: &'a RedisEndpoint,
         _: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
-        let line = self.0.lock().unwrap().get(endpoint.host()).cloned();
+        let host = endpoint.host().expect("a host");
+        let line = self.0.lock().unwrap().get(host).cloned();
         std::future::ready(
             line.ok_or(io::ErrorKind::NotFound.into())
                 .and_then(|l| l.open()),

@@ -290,7 +290,7 @@ impl Connector for Detour {
         endpoint: &'a RedisEndpoint,
         wiring: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
-        let first = endpoint.port() == self.to && !self.taken.swap(true, Ordering::AcqRel);
+        let first = endpoint.port() == Some(self.to) && !self.taken.swap(true, Ordering::AcqRel);
         self.tcp
             .connect(if first { &self.through } else { endpoint }, wiring)
     }

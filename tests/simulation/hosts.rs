@@ -235,11 +235,12 @@ impl Connector for Wires {
         endpoint: &'a RedisEndpoint,
         wiring: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
-        let host = endpoint.host();
+        let host = endpoint.host().expect("a host");
+        let port = endpoint.port().expect("a port");
         let deafener = self.0.iter().find(|(name, _)| *name == host);
         let (_, deafener) = deafener.expect("a member of the plan");
         async move {
-            let stream = TcpStream::connect((host, endpoint.port())).await?;
+            let stream = TcpStream::connect((host, port)).await?;
             Ok(deafener.over(stream, wiring))
         }
         .boxed()

@@ -210,7 +210,10 @@ impl Connector for Roads {
         endpoint: &'a RedisEndpoint,
         wiring: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
-        let road = self.0.iter().find(|road| road.name == endpoint.host());
+        let road = self
+            .0
+            .iter()
+            .find(|road| endpoint.host() == Some(road.name));
         let road = road.expect("a member of the plan").clone();
         async move {
             let deafener = road.deafener.clone();

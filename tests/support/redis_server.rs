@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,11 +19,12 @@ use tokio::time::{Instant, sleep, timeout};
 pub(crate) struct RedisServer {
     config: Builder,
     addr: SocketAddr,
+    tls_addr: SocketAddr,
     child: Child,
     dir: TempDir,
-    /// Bound and silent: keeps the port ours while the server is dead, so that a restart finds it
+    /// Bound and silent: keeps the ports ours while the server is dead, so that a restart finds them
     /// free and nobody else's server answers our clients.
-    _port: Socket,
+    _ports: [Socket; 2],
 }
 
 /// How a server is started.
@@ -30,6 +32,18 @@ pub(crate) struct RedisServer {
 pub(crate) struct Builder {
     args: Vec<String>,
     password: Option<String>,
+    tls: Option<Tls>,
+    unix: bool,
+}
+
+/// What a server with TLS shows and asks for. All PEM.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    pub(crate) ca: String,
+    pub(crate) cert: String,
+    pub(crate) key: String,
+    /// Whether clients must show a certificate of the same CA.
+    pub(crate) auth_clients: bool,
 }
 
 impl Builder {
@@ -52,6 +66,18 @@ impl Builder {
         self.config("requirepass", password)
     }
 
+    /// Speaks TLS on a port of its own, beside the plain one; see [`RedisServer::tls_addr`].
+    pub(crate) fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Listens on a socket of the file system, too; see [`RedisServer::socket`].
+    pub(crate) fn unix(mut self) -> Self {
+        self.unix = true;
+        self
+    }
+
     /// Starts the server on a free port and waits until it answers.
     ///
     /// # Panics
@@ -59,12 +85,23 @@ impl Builder {
     pub(crate) async fn start(self) -> RedisServer {
         let dir = TempDir::new().expect("a temporary directory");
         let (port, addr) = reserve_port().expect("a free port");
+        let (tls_port, tls_addr) = reserve_port().expect("a free port");
+        if let Some(tls) = &self.tls {
+            for (name, pem) in [
+                ("ca.pem", &tls.ca),
+                ("cert.pem", &tls.cert),
+                ("key.pem", &tls.key),
+            ] {
+                fs::write(dir.path().join(name), pem).expect("a file of TLS");
+            }
+        }
         let mut server = RedisServer {
-            child: spawn(&self, addr, &dir),
+            child: spawn(&self, [addr, tls_addr], &dir),
             config: self,
             addr,
+            tls_addr,
             dir,
-            _port: port,
+            _ports: [port, tls_port],
         };
         server.wait_until_ready().await;
         server
@@ -84,6 +121,16 @@ impl RedisServer {
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where it speaks TLS, if it does.
+    pub(crate) fn tls_addr(&self) -> SocketAddr {
+        self.tls_addr
+    }
+
+    /// The path of its socket, if it has one.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join(SOCKET)
     }
 
     /// `redis://127.0.0.1:PORT/`, with the password if there is one.
@@ -109,7 +156,7 @@ impl RedisServer {
     /// Kills the server if it lives and starts it again: same port, same directory, new process.
     pub(crate) async fn restart(&mut self) {
         self.kill();
-        self.child = spawn(&self.config, self.addr, &self.dir);
+        self.child = spawn(&self.config, [self.addr, self.tls_addr], &self.dir);
         self.wait_until_ready().await;
     }
 
@@ -236,17 +283,32 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(config: &Builder, addr: SocketAddr, dir: &TempDir) -> Child {
+fn spawn(config: &Builder, [addr, tls_addr]: [SocketAddr; 2], dir: &TempDir) -> Child {
     // Not `--logfile`: a server that refuses its configuration says so before it opens that.
     let log = File::options()
         .create(true)
         .append(true)
         .open(dir.path().join(LOG))
         .expect("a log file");
+    let mut listen = Vec::new();
+    if config.unix {
+        let path = dir.path().join(SOCKET).display().to_string();
+        listen.extend(["--unixsocket".to_owned(), path]);
+    }
+    if let Some(tls) = &config.tls {
+        let auth_clients = if tls.auth_clients { "yes" } else { "no" };
+        listen.extend(["--tls-port".to_owned(), tls_addr.port().to_string()]);
+        listen.extend(["--tls-auth-clients", auth_clients].map(str::to_owned));
+        listen.extend(["--tls-ca-cert-file", "ca.pem"].map(str::to_owned));
+        listen.extend(["--tls-cert-file", "cert.pem"].map(str::to_owned));
+        listen.extend(["--tls-key-file", "key.pem"].map(str::to_owned));
+    }
     let child = Command::new("redis-server")
+        .current_dir(dir.path())
         .args(["--bind", "127.0.0.1", "--port", &addr.port().to_string()])
         .args(["--save", "", "--enable-debug-command", "yes", "--dir"])
         .arg(dir.path())
+        .args(listen)
         .args(&config.args)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle of the log"))
@@ -274,4 +336,5 @@ fn reserve_port() -> io::Result<(Socket, SocketAddr)> {
 const START_LIMIT: Duration = Duration::from_secs(10);
 const ADMIN_LIMIT: Duration = Duration::from_secs(5);
 const ADMIN_NAME: &str = "rig-admin";
+const SOCKET: &str = "a server.sock";
 const LOG: &str = "server.log";

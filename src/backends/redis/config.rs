@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::endpoint::RedisEndpoint;
 use super::handle::Redis;
+#[cfg(feature = "redis-rustls")]
+use super::tls_files::TlsFiles;
 use crate::engine::builder::Builder;
 use crate::engine::client::MultiDbClient;
 use crate::engine::config::{
@@ -61,10 +63,13 @@ pub struct RedisConfig {
 #[cfg_attr(feature = "serde", derive(serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct DatabaseConfig {
-    /// Its name. Default: `host:port` of the URL.
+    /// Its name. Default: [`RedisEndpoint::name`] of the URL.
     pub id: Option<String>,
-    /// `redis://[user][:password@]host[:port][/db]`. Never shown.
+    /// See [`RedisEndpoint::parse`]. Never shown.
     pub url: String,
+    /// Of a `rediss://` URL. Default: the system's certificates are trusted, none is shown.
+    #[cfg(feature = "redis-rustls")]
+    pub tls: Option<TlsFiles>,
     /// Default 1.
     pub weight: Option<f64>,
     /// Default: the id.
@@ -122,7 +127,8 @@ impl RedisConfig {
     /// A builder with these databases and settings.
     ///
     /// # Errors
-    /// [`ConfigError`] with the path of the first field that cannot work. No I/O.
+    /// [`ConfigError`] with the path of the first field that cannot work. Reads what `tls` needs,
+    /// and nothing else.
     pub fn builder(self) -> Result<Builder<Redis>, ConfigError> {
         let config = Config {
             calls: self.calls,
@@ -149,7 +155,7 @@ impl RedisConfig {
 
 impl DatabaseConfig {
     fn database(&self) -> Result<Database<RedisEndpoint>, ConfigError> {
-        let endpoint = RedisEndpoint::parse(&self.url)?;
+        let endpoint = self.endpoint()?.ready()?;
         let id = match &self.id {
             Some(id) => DatabaseId::new(id)?,
             None => endpoint.id()?,
@@ -166,6 +172,16 @@ impl DatabaseConfig {
             database = database.grace_period(grace);
         }
         Ok(database)
+    }
+
+    fn endpoint(&self) -> Result<RedisEndpoint, ConfigError> {
+        let endpoint = RedisEndpoint::parse(&self.url)?;
+        #[cfg(feature = "redis-rustls")]
+        if let Some(files) = &self.tls {
+            let config = files.load().map_err(|error| error.within("tls"))?;
+            return endpoint.tls(config);
+        }
+        Ok(endpoint)
     }
 }
 

@@ -10,9 +10,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 
-use super::endpoint::RedisEndpoint;
+use super::dial::dial;
+use super::endpoint::{Address, RedisEndpoint};
 use crate::engine::backend::{Meter, Wiring};
 
 /// Opens transports to endpoints. The same driver code then runs over TCP, in memory or in a simulation.
@@ -33,11 +35,18 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for T {}
 
-/// TCP with what a client that must not be left hanging needs.
+/// Sockets of the operating system, with what a client that must not be left hanging needs. The
+/// connector of a client that is given no other.
 ///
-/// No delay; keepalive after 15 s, every 5 s, three times; linger 0, so that an abandoned connection
+/// Over TCP: no delay; keepalive after 15 s, every 5 s, three times; linger 0, so that an abandoned connection
 /// is reset and its unsent bytes are dropped by the kernel; on Linux a user timeout, so that sent but
-/// unacknowledged bytes end it. The name is resolved anew on every connect and every address tried.
+/// unacknowledged bytes end it. The name is resolved anew on every connect and every address tried,
+/// the next one after 250 ms at the latest, beside those that have not answered yet.
+///
+/// Over a unix socket nothing of this applies: there is no network to lose bytes, and what was written
+/// is in the server's hands at once, also when the connection is dropped. It may still run, as with
+/// bytes that TCP has delivered; the engine's fence ends it at the server before the database may serve
+/// again.
 #[derive(Clone, Debug, Default)]
 pub struct TcpConnector {
     user_timeout: Option<Duration>,
@@ -82,9 +91,19 @@ impl Connector for TcpConnector {
         wiring: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
         Box::pin(async move {
-            let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
-            self.prepare(&SockRef::from(&stream), wiring)?;
-            Ok(Box::new(stream) as Box<dyn Transport>)
+            let transport: Box<dyn Transport> = match endpoint.address() {
+                Address::Tcp { host, port } => {
+                    let stream = dial(host, *port).await?;
+                    self.prepare(&SockRef::from(&stream), wiring)?;
+                    Box::new(stream)
+                }
+                #[cfg(unix)]
+                Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+                // No URL that is accepted leads here.
+                #[cfg(not(unix))]
+                Address::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+            };
+            Ok(transport)
         })
     }
 }
@@ -152,7 +171,7 @@ impl AsyncWrite for Metered {
 mod tests {
     use super::*;
     use crate::engine::backend::Purpose;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     async fn user_timeout(connector: TcpConnector, response_timeout: Duration) -> Duration {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,54 +1,65 @@
 //! Where a Redis database is and how to greet it.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use ::redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
 use crate::engine::database::DatabaseId;
 use crate::engine::error::ConfigError;
 
+#[cfg(feature = "redis-rustls")]
+use super::tls::{Tls, TlsConfig};
+
 /// Where a Redis database is, who we are there, and which of its databases we want.
 ///
 /// The password is never shown.
 #[derive(Clone)]
 pub struct RedisEndpoint {
-    host: String,
-    port: u16,
+    address: Address,
+    /// What the address is greeted with before Redis is.
+    #[cfg(feature = "redis-rustls")]
+    tls: Option<Tls>,
     info: RedisConnectionInfo,
 }
 
+/// How a server is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
 impl RedisEndpoint {
-    /// Parses `redis://[user][:password@]host[:port][/db][?protocol=resp3]`.
+    /// Parses a URL as redis-rs does:
+    ///
+    /// * `redis://[user][:password@]host[:port][/db][?protocol=resp3]`, also `valkey://`;
+    /// * `rediss://…[#insecure]`, also `valkeys://`: the same by TLS, with the feature `redis-rustls`; see
+    ///   `tls` for what is trusted. With `#insecure` any certificate is;
+    /// * `unix:///path[?db=1][&user=user][&pass=password][&protocol=resp3]`, also `redis+unix://` and
+    ///   `valkey+unix://`, on Unix.
     ///
     /// # Errors
     /// [`ConfigError`] for the field `url`; it never repeats the URL, which may hold a password.
     pub fn parse(url: &str) -> Result<Self, ConfigError> {
-        let wrong = |problem: &str| ConfigError::new("url", problem);
-        let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-        match scheme {
-            Some("redis" | "valkey") => {}
-            Some("rediss" | "valkeys") => {
-                return Err(wrong("TLS is not supported; use redis://"));
+        match url.split_once("://") {
+            Some(("redis" | "valkey", _)) => Self::plain(url),
+            Some(("rediss" | "valkeys", rest)) => Self::secure(rest),
+            Some(("unix" | "redis+unix" | "valkey+unix", _)) if cfg!(unix) => Self::plain(url),
+            Some(("unix" | "redis+unix" | "valkey+unix", _)) => {
+                Err(wrong("names a unix socket, which this platform has not"))
             }
-            Some("unix" | "redis+unix" | "valkey+unix") => {
-                return Err(wrong("unix sockets are not supported; use redis://"));
-            }
-            _ => {
-                return Err(wrong(
-                    "is not of the form redis://[user][:password@]host[:port][/db]",
-                ));
-            }
+            _ => Err(wrong(
+                "is not of the form redis://[user][:password@]host[:port][/db]",
+            )),
         }
+    }
+
+    fn plain(url: &str) -> Result<Self, ConfigError> {
         // The driver's message may hold a part of the URL; its category does not.
         let parsed = url
             .into_connection_info()
             .map_err(|error| wrong(&format!("cannot be parsed ({})", error.category())))?;
-        let ConnectionAddr::Tcp(host, port) = parsed.addr().clone() else {
-            return Err(wrong("does not name a host"));
-        };
-        if host.is_empty() || port == 0 {
-            return Err(wrong("does not name a host and a port"));
-        }
         if parsed.redis_settings().db() < 0 {
             return Err(wrong("has a negative database number"));
         }
@@ -56,43 +67,110 @@ impl RedisEndpoint {
             .redis_settings()
             .clone()
             .set_lib_name("multidb", env!("CARGO_PKG_VERSION"));
-        Ok(Self { host, port, info })
+        let address = Address::of(parsed.addr())?;
+        Ok(Self {
+            address,
+            #[cfg(feature = "redis-rustls")]
+            tls: None,
+            info,
+        })
     }
 
-    /// `host:port`, with `/db` for a database number other than 0.
+    /// The driver knows `rediss://` only with a TLS of its own, so the scheme and the fragment are ours.
+    #[cfg(feature = "redis-rustls")]
+    fn secure(rest: &str) -> Result<Self, ConfigError> {
+        let (rest, config) = match rest.split_once('#') {
+            None => (rest, TlsConfig::new()),
+            Some((rest, "insecure")) => (rest, TlsConfig::new().danger_accept_invalid_certs()),
+            Some(_) => return Err(wrong("ends in a # other than #insecure")),
+        };
+        let mut endpoint = Self::plain(&format!("redis://{rest}"))?;
+        endpoint.tls = Some(Tls::new(endpoint.host().unwrap_or_default(), config)?);
+        Ok(endpoint)
+    }
+
+    #[cfg(not(feature = "redis-rustls"))]
+    fn secure(_: &str) -> Result<Self, ConfigError> {
+        Err(wrong(
+            "asks for TLS, which needs the feature `redis-rustls`",
+        ))
+    }
+
+    /// Whom to trust and who we are, instead of the defaults. What the URL says by `#insecure` stays.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the field `tls`: of a URL that asks for no TLS, or on a system that trusts
+    /// nobody, see [`TlsConfig::ca_pem`].
+    #[cfg(feature = "redis-rustls")]
+    pub fn tls(mut self, config: TlsConfig) -> Result<Self, ConfigError> {
+        let (Some(tls), Some(host)) = (&self.tls, self.host()) else {
+            return Err(ConfigError::new("tls", "needs a rediss:// URL"));
+        };
+        let config = match tls.is_insecure() {
+            true => config.danger_accept_invalid_certs(),
+            false => config,
+        };
+        self.tls = Some(Tls::new(host, config)?);
+        self.ready()
+    }
+
+    /// With everything loaded that it takes to connect. An endpoint that is not asked for this loads it
+    /// when it first connects.
+    pub(super) fn ready(self) -> Result<Self, ConfigError> {
+        #[cfg(feature = "redis-rustls")]
+        if let Some(tls) = &self.tls {
+            tls.client()?;
+        }
+        Ok(self)
+    }
+
+    #[cfg(feature = "redis-rustls")]
+    pub(super) fn security(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// `host:port`, with `/db` for a database number other than 0; of a socket its path, with `?db=`.
     #[must_use]
     pub fn name(&self) -> String {
-        let db = self.info.db();
-        let host = match self.host.contains(':') {
-            true => format!("[{}]", self.host),
-            false => self.host.clone(),
-        };
-        match db {
-            0 => format!("{host}:{}", self.port),
-            db => format!("{host}:{}/{db}", self.port),
+        match (&self.address, self.info.db()) {
+            (Address::Unix(_), 0) | (Address::Tcp { .. }, 0) => self.address.to_string(),
+            (Address::Unix(_), db) => format!("{}?db={db}", self.address),
+            (Address::Tcp { .. }, db) => format!("{}/{db}", self.address),
         }
     }
 
     /// The name as an id, for a database that has been given none.
     pub(super) fn id(&self) -> Result<DatabaseId, ConfigError> {
         DatabaseId::new(self.name()).map_err(|_| {
-            ConfigError::new(
-                "url",
-                "names a host too long for an id; give the database one",
-            )
+            wrong("names a host or a socket that is no id (1 to 128 bytes, no control characters); give the database one")
         })
     }
 
-    /// The host, a name or an address.
+    /// The host, a name or an address; none of a unix socket.
     #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
+    pub fn host(&self) -> Option<&str> {
+        match &self.address {
+            Address::Tcp { host, .. } => Some(host),
+            Address::Unix(_) => None,
+        }
     }
 
-    /// The TCP port.
+    /// The TCP port, 6379 by default; none of a unix socket.
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
+    pub fn port(&self) -> Option<u16> {
+        match &self.address {
+            Address::Tcp { port, .. } => Some(*port),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// The path of a unix socket.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.address {
+            Address::Tcp { .. } => None,
+            Address::Unix(path) => Some(path),
+        }
     }
 
     /// The database number.
@@ -107,6 +185,10 @@ impl RedisEndpoint {
         self.info.protocol()
     }
 
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
     pub(crate) fn info(&self) -> &RedisConnectionInfo {
         &self.info
     }
@@ -114,14 +196,49 @@ impl RedisEndpoint {
 
 impl fmt::Debug for RedisEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisEndpoint")
-            .field("host", &self.host)
-            .field("port", &self.port)
+        let mut shown = f.debug_struct("RedisEndpoint");
+        shown.field("address", &self.address);
+        #[cfg(feature = "redis-rustls")]
+        shown.field("tls", &self.tls);
+        shown
             .field("db", &self.info.db())
             .field("protocol", &self.info.protocol())
             .field("authenticated", &self.info.password().is_some())
             .finish()
     }
+}
+
+// === impl Address ===
+
+impl Address {
+    fn of(parsed: &ConnectionAddr) -> Result<Self, ConfigError> {
+        match parsed {
+            ConnectionAddr::Tcp(host, port) if !host.is_empty() && *port != 0 => Ok(Self::Tcp {
+                host: host.clone(),
+                port: *port,
+            }),
+            // `unix://` alone names the root.
+            ConnectionAddr::Unix(path) if path.file_name().is_some() => {
+                Ok(Self::Unix(path.clone()))
+            }
+            ConnectionAddr::Unix(_) => Err(wrong("does not name a socket")),
+            _ => Err(wrong("does not name a host and a port")),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+fn wrong(problem: &str) -> ConfigError {
+    ConfigError::new("url", problem)
 }
 
 #[cfg(test)]
@@ -135,7 +252,7 @@ mod tests {
         let url = format!("redis://bob:{SECRET}@db.example:7000/3?protocol=resp3");
         let endpoint = RedisEndpoint::parse(&url).unwrap();
         assert_eq!(endpoint.name(), "db.example:7000/3");
-        assert_eq!((endpoint.db(), endpoint.port()), (3, 7000));
+        assert_eq!((endpoint.db(), endpoint.port()), (3, Some(7000)));
         assert_eq!(endpoint.protocol(), ProtocolVersion::RESP3);
         assert!(!format!("{endpoint:?}").contains(SECRET));
     }
@@ -146,9 +263,75 @@ mod tests {
         assert_eq!(endpoint.name(), "[::1]:6380");
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_socket_is_named_by_its_path_and_its_password_never_shown() {
+        for scheme in ["unix", "redis+unix", "valkey+unix"] {
+            let url = format!("{scheme}:///run/a%20b.sock?db=2&user=bob&pass={SECRET}&protocol=3");
+            let endpoint = RedisEndpoint::parse(&url).unwrap();
+            assert_eq!(endpoint.name(), "/run/a b.sock?db=2");
+            assert_eq!(endpoint.socket(), Some(Path::new("/run/a b.sock")));
+            assert_eq!((endpoint.host(), endpoint.port()), (None, None));
+            assert_eq!(endpoint.info().username(), Some("bob"));
+            assert_eq!(endpoint.info().password(), Some(SECRET));
+            assert_eq!(endpoint.protocol(), ProtocolVersion::RESP3);
+            assert!(!format!("{endpoint:?}").contains(SECRET));
+        }
+        let plain = RedisEndpoint::parse("unix:///run/redis.sock").unwrap();
+        assert_eq!(plain.name(), "/run/redis.sock");
+        assert_eq!(plain.id().unwrap(), *"/run/redis.sock");
+    }
+
+    #[cfg(not(feature = "redis-rustls"))]
+    #[test]
+    fn tls_without_the_feature_is_refused_by_its_name() {
+        for scheme in ["rediss", "valkeys"] {
+            let url = format!("{scheme}://bob:{SECRET}@host:1/");
+            let error = RedisEndpoint::parse(&url).unwrap_err();
+            assert_eq!(error.field(), "url");
+            assert!(error.problem().contains("redis-rustls"), "{error}");
+            assert!(!error.to_string().contains(SECRET), "{error}");
+        }
+    }
+
+    #[cfg(feature = "redis-rustls")]
+    #[test]
+    fn tls_is_asked_for_by_the_scheme_and_made_insecure_by_the_fragment() {
+        for scheme in ["rediss", "valkeys"] {
+            let parsed = |end: &str| {
+                let url = format!("{scheme}://bob:{SECRET}@db.example:7000/3?protocol=3{end}");
+                RedisEndpoint::parse(&url)
+            };
+            let endpoint = parsed("").unwrap();
+            assert_eq!(endpoint.name(), "db.example:7000/3");
+            assert_eq!(endpoint.info().password(), Some(SECRET));
+            assert!(!endpoint.security().unwrap().is_insecure());
+            assert!(!format!("{endpoint:?}").contains(SECRET));
+            let insecure = parsed("#insecure").unwrap();
+            assert!(insecure.security().unwrap().is_insecure());
+            let insecure = insecure.tls(TlsConfig::new()).unwrap();
+            assert!(insecure.security().unwrap().is_insecure());
+            for end in ["#", "#secure", "#insecure#"] {
+                let error = parsed(end).unwrap_err();
+                assert_eq!(error.field(), "url", "{end}");
+                assert!(!error.to_string().contains(SECRET), "{error}");
+            }
+        }
+    }
+
+    #[cfg(feature = "redis-rustls")]
+    #[test]
+    fn what_is_said_of_tls_does_not_go_unheard_without_it() {
+        for url in ["redis://host", "unix:///run/redis.sock"] {
+            let plain = RedisEndpoint::parse(url).unwrap();
+            assert!(plain.security().is_none());
+            assert_eq!(plain.tls(TlsConfig::new()).unwrap_err().field(), "tls");
+        }
+    }
+
     #[test]
     fn what_cannot_work_is_refused_without_repeating_it() {
-        for scheme in ["rediss", "unix", "http", "valkeys"] {
+        for scheme in ["unix", "http", "redis+tls"] {
             let url = format!("{scheme}://bob:{SECRET}@host:1/");
             let error = RedisEndpoint::parse(&url).unwrap_err();
             assert_eq!(error.field(), "url");
@@ -161,6 +344,10 @@ mod tests {
             "redis://h:99999",
             "redis://h/x",
             "redis://h/-1",
+            "unix://",
+            "unix:///",
+            "unix:///run/redis.sock?db=-1",
+            "unix:///run/redis.sock?db=x",
         ] {
             let error = RedisEndpoint::parse(url).unwrap_err();
             assert_eq!(error.field(), "url", "{url}");

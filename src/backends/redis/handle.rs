@@ -65,6 +65,8 @@ struct Link {
 pub(super) struct ClientMark {
     pub(super) id: u64,
     pub(super) addr: String,
+    /// The run of the server, where the address is everybody's: over a unix socket.
+    run: Option<String>,
 }
 
 /// Commands that the driver takes in at once, and so sends at once. With more callers than its own 50
@@ -118,21 +120,28 @@ impl Redis {
         self.scripts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A byte stream to a database that has not been greeted yet, for messages.
+    /// A byte stream to a database that has not been greeted yet. `cap`: what it may send before a reply
+    /// is complete.
     pub(super) async fn transport(
         &self,
         endpoint: &RedisEndpoint,
         wiring: &Wiring,
+        cap: Arc<AtomicU64>,
     ) -> io::Result<Metered> {
         let transport = self.connector.connect(endpoint, wiring).await?;
-        let cap = Arc::new(AtomicU64::new(REPLY_CAP));
+        // Here and not by the connector, so that no connector can forget it; and below the meter, which
+        // therefore counts plaintext: handed to TLS is as good as written.
+        #[cfg(feature = "redis-rustls")]
+        let transport = match endpoint.security() {
+            Some(tls) => tls.secure(transport).await?,
+            None => transport,
+        };
         Ok(Metered::new(transport, wiring.meter.clone(), cap))
     }
 
     async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> RedisResult<RedisHandle> {
-        let transport = self.connector.connect(endpoint, &wiring).await?;
         let cap = Arc::new(AtomicU64::new(HANDSHAKE_CAP));
-        let stream = Metered::new(transport, wiring.meter.clone(), cap.clone());
+        let stream = self.transport(endpoint, &wiring, cap.clone()).await?;
         // Deadlines are the engine's: its sweep costs less than a timer per command.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
@@ -160,6 +169,9 @@ impl Redis {
         };
         if wiring.purpose != Purpose::Probe {
             link.mark = client_mark(&mut con).await?;
+            if let (Some(mark), Some(_)) = (&mut link.mark, endpoint.socket()) {
+                mark.run = run_id(&mut con).await?;
+            }
             cap.store(REPLY_CAP, Ordering::Relaxed);
         }
         link.meter.replied();
@@ -210,6 +222,9 @@ impl Backend for Redis {
                 nameless = true;
                 continue;
             };
+            if handle.is_of_another_run_than(mark) {
+                continue;
+            }
             // With filters the answer is how many were ended; none is as good as one.
             kills.cmd("CLIENT").arg("KILL").arg("ID").arg(mark.id);
             kills.arg("ADDR").arg(&mark.addr);
@@ -298,6 +313,13 @@ impl RedisHandle {
         }
     }
 
+    /// Whether the server has been started anew since: what was sent to it then cannot run any more, and
+    /// the id may be somebody else's.
+    fn is_of_another_run_than(&self, mark: &ClientMark) -> bool {
+        let run = self.mark().and_then(|ours| ours.run.as_ref());
+        run.is_some() && mark.run.is_some() && run != mark.run.as_ref()
+    }
+
     async fn ping(&self) -> Verdict {
         match self.ask(&cmd("PING")).await {
             Ok(_) => Verdict::Healthy,
@@ -383,8 +405,27 @@ async fn client_mark(con: &mut MultiplexedConnection) -> RedisResult<Option<Clie
             .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
     };
     let id = field("id").and_then(|id| id.parse().ok());
-    let addr = field("addr").map(str::to_owned);
-    Ok(id.zip(addr).map(|(id, addr)| ClientMark { id, addr }))
+    // Of a unix socket it is `path:0`, and a path may hold spaces.
+    let addr = text.split_once(" addr=").map(|(_, rest)| rest);
+    let addr = addr.and_then(|rest| rest.split_once(" laddr="));
+    let addr = addr.map_or_else(|| field("addr"), |(addr, _)| Some(addr));
+    let addr = addr.map(str::to_owned);
+    Ok(id.zip(addr).map(|(id, addr)| ClientMark {
+        id,
+        addr,
+        run: None,
+    }))
+}
+
+/// What a server draws by lot when it starts; `None` where it will not say.
+async fn run_id(con: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
+    let text = match con.send_packed_command(cmd("INFO").arg("server")).await? {
+        Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Value::VerbatimString { text, .. } => text,
+        _ => return Ok(None),
+    };
+    let run = text.lines().find_map(|line| line.strip_prefix("run_id:"));
+    Ok(run.map(str::to_owned))
 }
 
 /// Why a connection could not be made or used. Says nothing that the user or the server wrote.
@@ -397,15 +438,20 @@ pub(super) fn fault(error: &RedisError) -> Fault {
     if let (ErrorKind::Server(_), Some(code)) = (error.kind(), error.code()) {
         return Fault::new(FaultKind::State, code);
     }
-    let Some(kind) = io_kind(error) else {
+    let Some(io) = io_error(error) else {
         let text = format!("greeting failed ({})", error.category());
         return Fault::new(FaultKind::Other, text);
     };
-    let (kind, what) = match kind {
+    #[cfg(feature = "redis-rustls")]
+    if let Some(fault) = super::secured::fault(io) {
+        return fault;
+    }
+    let (kind, what) = match io.kind() {
         io::ErrorKind::ConnectionRefused => (FaultKind::Unreachable, "connection refused"),
         io::ErrorKind::HostUnreachable => (FaultKind::Unreachable, "host unreachable"),
         io::ErrorKind::NetworkUnreachable => (FaultKind::Unreachable, "network unreachable"),
-        io::ErrorKind::NotFound => (FaultKind::Unreachable, "host not found"),
+        io::ErrorKind::NotFound => (FaultKind::Unreachable, "no such host or socket"),
+        io::ErrorKind::PermissionDenied => (FaultKind::Unreachable, "permission denied"),
         io::ErrorKind::TimedOut => (FaultKind::Silent, "timed out"),
         io::ErrorKind::BrokenPipe
         | io::ErrorKind::ConnectionReset
@@ -426,14 +472,14 @@ fn code(error: &ServerError) -> &str {
     }
 }
 
-/// The kind of the i/o error inside, if there is one. The driver wraps it in an `Arc` before it
-/// shows it as a source.
-fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
+/// The i/o error inside, if there is one. The driver wraps it in an `Arc` before it shows it as a
+/// source.
+fn io_error(error: &RedisError) -> Option<&io::Error> {
     use std::error::Error;
     let source = error.source()?;
     if let Some(io) = source.downcast_ref::<io::Error>() {
-        return Some(io.kind());
+        return Some(io);
     }
     let shared = source.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
-    Some(shared.downcast_ref::<io::Error>()?.kind())
+    shared.downcast_ref::<io::Error>()
 }

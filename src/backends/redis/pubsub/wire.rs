@@ -1,6 +1,7 @@
 //! One pub/sub connection to one database, in either protocol.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 
 use ::redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
@@ -14,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::names::{Change, Kind, Name, Verb};
-use crate::backends::redis::connector::Metered;
+use crate::backends::redis::connector::{Metered, REPLY_CAP};
 use crate::backends::redis::endpoint::RedisEndpoint;
 use crate::backends::redis::handle::{Redis, fault};
 use crate::engine::backend::{Fault, Meter, Wiring};
@@ -54,7 +55,8 @@ impl Wire {
         endpoint: &RedisEndpoint,
         wiring: &Wiring,
     ) -> Result<Self, Fault> {
-        let stream = backend.transport(endpoint, wiring).await;
+        let cap = Arc::new(AtomicU64::new(REPLY_CAP));
+        let stream = backend.transport(endpoint, wiring, cap).await;
         let stream = stream.map_err(|error| fault(&error.into()))?;
         let meter = wiring.meter.clone();
         let opened = match endpoint.protocol() {
