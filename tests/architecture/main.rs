@@ -42,6 +42,16 @@ fn unsafe_code_is_forbidden() {
     );
 }
 
+/// A clock that is set by an hour moves nobody.
+#[test]
+fn s14_nothing_asks_the_wall_clock() {
+    let mut asking = Vec::new();
+    for (path, text) in ["src/engine", "src/backends"].into_iter().flat_map(files) {
+        asking.extend(text.contains("SystemTime").then_some(path));
+    }
+    assert_none(asking, "times are monotonic: tokio::time::Instant");
+}
+
 #[test]
 fn nothing_is_left_for_later() {
     let all: Vec<_> = ["src", "tests", "benches", "examples"]

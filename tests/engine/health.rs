@@ -66,7 +66,7 @@ fn lagging() -> Verdict {
 // --- reservations ---
 
 #[tokio::test(start_paused = true)]
-async fn the_active_one_is_not_left_for_a_reservation() {
+async fn s22_the_active_one_is_not_left_for_a_reservation() {
     let says = Says::default();
     let (east, west) = scripts();
     let client = serving(over(&east, &west).health_check(says.clone())).await;
@@ -82,7 +82,7 @@ async fn the_active_one_is_not_left_for_a_reservation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reservation_holds_the_fallback_back_until_it_is_gone() {
+async fn s22_a_reservation_holds_the_fallback_back_until_it_is_gone() {
     let says = Says::default();
     let (east, west) = scripts();
     let client = serving(over(&east, &west).health_check(says.clone())).await;

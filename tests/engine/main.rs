@@ -1,6 +1,7 @@
 //! The engine end to end, over scripted databases on a paused clock: every figure here is exact.
 
 mod calls;
+mod conformance;
 mod detection;
 mod ending;
 mod events;

@@ -149,7 +149,7 @@ async fn a_planned_switch_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn switches_on_the_heels_of_each_other_lose_and_double_nothing() {
+async fn s17_switches_on_the_heels_of_each_other_lose_and_double_nothing() {
     let databases = Databases::start().await;
     let client = databases.client().await;
     let listener = Listener::on(&client).await;
@@ -242,7 +242,7 @@ async fn after_a_kill_everything_is_subscribed_on_the_next_database_and_the_gap_
 
 /// A pure subscriber that is hung on is found by the probes, however quiet it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hang_moves_an_idle_subscriber_too() {
+async fn s06_a_hang_moves_an_idle_subscriber_too() {
     let databases = Databases::start().await;
     let builder = databases.builder(Protocol::Resp3);
     let client = builder
@@ -284,7 +284,7 @@ async fn a_lost_connection_is_made_anew_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_asked_for_during_an_outage_holds_after_it() {
+async fn s18_what_is_asked_for_during_an_outage_or_a_switch_holds_after_it() {
     let mut databases = Databases::start().await;
     let client = databases.client().await;
     let mut pubsub = client.get_async_pubsub().await.unwrap();

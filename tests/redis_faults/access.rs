@@ -51,7 +51,7 @@ async fn a_wrong_password_is_told_at_once_and_not_tried_again_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_password_for_one_of_two_leaves_the_other_and_is_not_tried_again_and_again() {
+async fn s28_a_wrong_password_for_one_of_two_leaves_the_other_and_is_not_tried_again_and_again() {
     bounded(async {
         let a = RedisServer::builder().password("right").start();
         let (a, b) = tokio::join!(a, RedisServer::start());

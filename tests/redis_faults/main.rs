@@ -4,6 +4,7 @@
 mod access;
 mod namespace;
 mod network;
+mod planned;
 mod process;
 mod rig;
 mod slowness;

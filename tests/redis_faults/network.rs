@@ -77,6 +77,40 @@ async fn start_without(fault: &str, strike: fn(&FaultProxy), expected: FaultKind
     history.assert_nothing_lost(&[("a", &a), ("b", &b)]).await;
 }
 
+/// Refused, accepted and never answered, swallowed, or ended at once: what stood is reset, and no other
+/// connection can be made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s27_in_whatever_way_connecting_fails_the_other_database_serves() {
+    type Strike = fn(&FaultProxy);
+    let ways: [(&str, Strike); 4] = [
+        ("refused", FaultProxy::refuse),
+        ("accepted and silent", FaultProxy::accept_and_hang),
+        ("a black hole", FaultProxy::black_hole),
+        ("ended after three bytes", |proxy| {
+            proxy.cut_replies_after(3)
+        }),
+    ];
+    bounded(async {
+        for (way, strike) in ways {
+            let (a, b) = two().await;
+            let proxy = before(&a).await;
+            let client = connect(databases(&[("a", proxy.url()), ("b", b.url())])).await;
+            let mut con = client.connection();
+            let struck = Instant::now();
+            strike(&proxy);
+            proxy.reset_all();
+            // A read: it is repeated on whatever serves.
+            let answer: Result<Option<String>, _> = con.get("key").await;
+            let took = struck.elapsed();
+            assert!(answer.is_ok(), "{way}: {answer:?}");
+            assert_eq!(client.active().expect("b"), *"b", "{way}");
+            assert!(took < ms(2500), "{way}: {took:?}");
+            client.close().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_at_the_reconnect_is_left() {
     bounded(async {
