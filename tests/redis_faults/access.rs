@@ -1,15 +1,23 @@
 //! A server that does not let us in, or not all of us, or not to everything.
 
 use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use multidb::redis::{Credentials, CredentialsProvider, RedisEndpoint};
 use multidb::testing::proxy::FaultProxy;
-use multidb::{ErrorKind, Fault, FaultKind, Verdict};
+use multidb::{Database, ErrorKind, Fault, FaultKind, MultiDbClient, Verdict};
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands, RedisResult, cmd};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::network::kill_traffic;
-use crate::rig::{SOON, Scene, bounded, databases, ms, two};
-use crate::support::load::{Load, Op, Said};
+use crate::rig::{SOON, Scene, bounded, connect, databases, ms, two};
+use crate::support::eventually;
+use crate::support::load::{Client, Load, Op, Said};
 use crate::support::redis_server::RedisServer;
 use crate::support::witness::Witness;
 
@@ -205,6 +213,148 @@ async fn a_missing_permission_is_the_callers_business_and_moves_nobody() {
         end.history
             .assert_nothing_lost(&[("a", &a), ("b", &b)])
             .await;
+    })
+    .await;
+}
+
+// === credentials that change ===
+
+/// Gives what it has been told last, and counts.
+#[derive(Clone)]
+struct Vault {
+    current: watch::Sender<Credentials>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Vault {
+    fn with(credentials: Credentials) -> Self {
+        Self {
+            current: watch::Sender::new(credentials),
+            asked: Arc::default(),
+        }
+    }
+}
+
+impl CredentialsProvider for Vault {
+    fn credentials<'a>(
+        &'a self,
+        _: &'a RedisEndpoint,
+    ) -> BoxFuture<'a, Result<Credentials, Fault>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let current = self.current.borrow().clone();
+        async move { Ok(current) }.boxed()
+    }
+}
+
+async fn behind(vault: &Vault, server: &RedisServer) -> Client {
+    let endpoint = RedisEndpoint::parse(&format!("redis://{}", server.addr())).expect("a URL");
+    let endpoint = endpoint.credentials(vault.clone());
+    let endpoint = endpoint.client_name("orders").expect("a name");
+    let database = Database::new("a", endpoint).expect("an id");
+    connect(MultiDbClient::builder().database(database)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotated_password_is_asked_for_with_the_next_connection() {
+    bounded(async {
+        let server = RedisServer::builder().password("one").start().await;
+        let mut admin = server.admin().await.expect("an admin");
+        let vault = Vault::with(Credentials::new("one"));
+        let client = behind(&vault, &server).await;
+        let mut pubsub = client.get_async_pubsub().await.expect("the same password");
+        pubsub.subscribe("news").await.expect("subscribed");
+
+        set(&mut admin, "requirepass", "two").await;
+        vault.current.send_replace(Credentials::new("two"));
+        let mut kill = cmd("CLIENT");
+        kill.arg("KILL").arg("SKIPME").arg("yes");
+        let killed: i64 = kill.query_async(&mut admin).await.expect("killed");
+        assert!(killed >= 2, "traffic and subscriptions: {killed}");
+        let mut con = client.connection();
+        let answer: RedisResult<Option<String>> = con.get("key").await;
+        assert!(answer.is_ok(), "{answer:?}");
+        assert_eq!(client.snapshot().generation, 1);
+        let resubscribed = async || {
+            let reached: i64 = (admin.clone().publish("news", "1").await).expect("published");
+            reached == 1
+        };
+        eventually(SOON, "it is subscribed again", resubscribed).await;
+        client.close().await;
+    })
+    .await;
+}
+
+/// Naive: the server ends the connection when the token of its greeting expires.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_stand_authenticate_anew_before_their_token_expires() {
+    bounded(async {
+        let server = RedisServer::start().await;
+        for user in ["first", "second"] {
+            let rule = ["ACL", "SETUSER", user, "on", ">token", "~*", "&*", "+@all"];
+            let _: String = server.cmd(&rule).await;
+        }
+        let token = |user: &str| Credentials::new("token").user(user);
+        let vault = Vault::with(token("first").expires_in(ms(2000)));
+        let client = behind(&vault, &server).await;
+        let of = async |user: &str| {
+            let list: String = server.cmd(&["CLIENT", "LIST"]).await;
+            let user = format!(" user={user} ");
+            let ids = list.lines().filter(|line| line.contains(&user));
+            let named = ids.filter(|line| line.contains(" name=orders "));
+            let ids: Vec<_> = named.filter_map(|line| line.split(' ').next()).collect();
+            ids.join(" ")
+        };
+        eventually(
+            SOON,
+            "there are a traffic and a probe connection",
+            async || of("first").await.split(' ').count() == 2,
+        )
+        .await;
+        let before = of("first").await;
+        vault.current.send_replace(token("second"));
+        eventually(SOON, "the same connections are somebody else", async || {
+            of("second").await == before
+        })
+        .await;
+        let asked = vault.asked.load(Ordering::Relaxed);
+        sleep(ms(1200)).await;
+        assert_eq!(
+            vault.asked.load(Ordering::Relaxed),
+            asked,
+            "nothing expires any more"
+        );
+        client.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_fails_is_a_fault_of_that_database_only() {
+    struct Sealed;
+    impl CredentialsProvider for Sealed {
+        fn credentials<'a>(
+            &'a self,
+            _: &'a RedisEndpoint,
+        ) -> BoxFuture<'a, Result<Credentials, Fault>> {
+            async { Err(Fault::new(FaultKind::Denied, "the vault is sealed")) }.boxed()
+        }
+    }
+    bounded(async {
+        let (a, b) = two().await;
+        let sealed = RedisEndpoint::parse(&a.url()).expect("a URL").credentials(Sealed);
+        let builder = MultiDbClient::builder()
+            .database(Database::new("a", sealed).expect("an id"))
+            .url(b.url(), 0.5);
+        let client = builder.connect().await.expect("b is up");
+        let mut con = client.connection();
+        let () = con.set("key", "value").await.expect("b serves");
+        eventually(SOON, "the fault is told", async || {
+            let snapshot = client.snapshot();
+            let verdict = &snapshot.member("a").expect("a member").verdict;
+            matches!(verdict, Some(Verdict::Unhealthy(fault)) if fault.what == "the vault is sealed")
+        })
+        .await;
+        client.close().await;
     })
     .await;
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ::redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
+use super::credentials::{CredentialsProvider, Provider};
 use crate::engine::database::DatabaseId;
 use crate::engine::error::ConfigError;
 
@@ -20,6 +21,8 @@ pub struct RedisEndpoint {
     /// What the address is greeted with before Redis is.
     #[cfg(feature = "redis-rustls")]
     tls: Option<Tls>,
+    provider: Option<Provider>,
+    client_name: Option<String>,
     info: RedisConnectionInfo,
 }
 
@@ -72,6 +75,8 @@ impl RedisEndpoint {
             address,
             #[cfg(feature = "redis-rustls")]
             tls: None,
+            provider: None,
+            client_name: None,
             info,
         })
     }
@@ -185,6 +190,35 @@ impl RedisEndpoint {
         self.info.protocol()
     }
 
+    /// Asks this provider who we are, for every connection, in place of what the URL says.
+    #[must_use]
+    pub fn credentials(mut self, provider: impl CredentialsProvider) -> Self {
+        self.provider = Some(Provider::new(provider));
+        self
+    }
+
+    /// What connections for commands call themselves (`CLIENT SETNAME`), to be seen in `CLIENT LIST`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a name that Redis does not take: empty, or with anything but visible ASCII.
+    pub fn client_name(mut self, name: impl Into<String>) -> Result<Self, ConfigError> {
+        let name = name.into();
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let problem = "must be visible ASCII without spaces";
+            return Err(ConfigError::new("client_name", problem));
+        }
+        self.client_name = Some(name);
+        Ok(self)
+    }
+
+    pub(super) fn provider(&self) -> Option<&Provider> {
+        self.provider.as_ref()
+    }
+
+    pub(super) fn name_for_clients(&self) -> Option<&str> {
+        self.client_name.as_deref()
+    }
+
     pub(super) fn address(&self) -> &Address {
         &self.address
     }
@@ -203,7 +237,10 @@ impl fmt::Debug for RedisEndpoint {
         shown
             .field("db", &self.info.db())
             .field("protocol", &self.info.protocol())
-            .field("authenticated", &self.info.password().is_some())
+            .field(
+                "authenticated",
+                &(self.info.password().is_some() || self.provider.is_some()),
+            )
             .finish()
     }
 }

@@ -15,9 +15,11 @@ use ::redis::{
 use futures_util::FutureExt;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::classify::classify_command;
 use super::connector::{Connector, HANDSHAKE_CAP, Metered, REPLY_CAP};
+use super::credentials::{greeting, renew};
 use super::cursors::Cursors;
 use super::endpoint::RedisEndpoint;
 use super::lane::Lane;
@@ -57,6 +59,7 @@ struct Link {
     /// Scripts that this connection has loaded.
     #[allow(clippy::disallowed_types)]
     loaded: Mutex<Vec<Sha>>,
+    _renewing: Option<AbortOnDropHandle<()>>,
 }
 
 /// Names a connection at its server. Ids restart with the server, so an id alone could name
@@ -127,20 +130,22 @@ impl Redis {
         endpoint: &RedisEndpoint,
         wiring: &Wiring,
         cap: Arc<AtomicU64>,
-    ) -> io::Result<Metered> {
-        let transport = self.connector.connect(endpoint, wiring).await?;
+    ) -> Result<Metered, Fault> {
+        let transport = self.connector.connect(endpoint, wiring).await;
+        let transport = transport.map_err(RedisError::from)?;
         // Here and not by the connector, so that no connector can forget it; and below the meter, which
         // therefore counts plaintext: handed to TLS is as good as written.
         #[cfg(feature = "redis-rustls")]
         let transport = match endpoint.security() {
-            Some(tls) => tls.secure(transport).await?,
+            Some(tls) => tls.secure(transport).await.map_err(RedisError::from)?,
             None => transport,
         };
         Ok(Metered::new(transport, wiring.meter.clone(), cap))
     }
 
-    async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> RedisResult<RedisHandle> {
+    async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> Result<RedisHandle, Fault> {
         let cap = Arc::new(AtomicU64::new(HANDSHAKE_CAP));
+        let (info, expires) = greeting(endpoint).await?;
         let stream = self.transport(endpoint, &wiring, cap.clone()).await?;
         // Deadlines are the engine's: its sweep costs less than a timer per command.
         let config = AsyncConnectionConfig::new()
@@ -148,7 +153,7 @@ impl Redis {
             .set_connection_timeout(None)
             .set_pipeline_buffer_size(BATCH);
         let (mut con, driver) =
-            MultiplexedConnection::new_with_config(endpoint.info(), stream, config).await?;
+            MultiplexedConnection::new_with_config(&info, stream, config).await?;
         let report = ReportOnDrop(wiring.lost);
         // Around a future that is polled several times per command, this is less than an async block.
         let driver = driver.map(move |()| drop(report));
@@ -166,7 +171,15 @@ impl Redis {
             mark: None,
             meter: wiring.meter,
             loaded: Default::default(),
+            _renewing: expires.map(|expires| {
+                let renewing = renew(endpoint.clone(), con.clone(), expires);
+                AbortOnDropHandle::new(tokio::spawn(renewing))
+            }),
         };
+        if let Some(name) = endpoint.name_for_clients() {
+            // Whether it is let or not: a name is for people.
+            let _ = (con.send_packed_command(cmd("CLIENT").arg("SETNAME").arg(name))).await?;
+        }
         if wiring.purpose != Purpose::Probe {
             link.mark = client_mark(&mut con).await?;
             if let (Some(mark), Some(_)) = (&mut link.mark, endpoint.socket()) {
@@ -192,8 +205,7 @@ impl Backend for Redis {
         database: &Database<RedisEndpoint>,
         wiring: Wiring,
     ) -> Result<RedisHandle, Fault> {
-        let opened = self.open(database.endpoint(), wiring).await;
-        opened.map_err(|error| fault(&error))
+        self.open(database.endpoint(), wiring).await
     }
 
     async fn check(&self, handle: &RedisHandle, depth: Depth) -> Verdict {
@@ -426,6 +438,12 @@ async fn run_id(con: &mut MultiplexedConnection) -> RedisResult<Option<String>> 
     };
     let run = text.lines().find_map(|line| line.strip_prefix("run_id:"));
     Ok(run.map(str::to_owned))
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Self {
+        fault(&error)
+    }
 }
 
 /// Why a connection could not be made or used. Says nothing that the user or the server wrote.

@@ -6,8 +6,8 @@ use std::task::Poll;
 
 use ::redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
 use ::redis::{
-    AsyncConnectionConfig, Msg, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError,
-    RedisResult, Value, cmd,
+    AsyncConnectionConfig, Msg, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo,
+    RedisError, RedisResult, Value, cmd,
 };
 use futures_util::future::join_all;
 use futures_util::stream::StreamExt;
@@ -16,8 +16,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::names::{Change, Kind, Name, Verb};
 use crate::backends::redis::connector::{Metered, REPLY_CAP};
+use crate::backends::redis::credentials::greeting;
 use crate::backends::redis::endpoint::RedisEndpoint;
-use crate::backends::redis::handle::{Redis, fault};
+use crate::backends::redis::handle::Redis;
 use crate::engine::backend::{Fault, Meter, Wiring};
 use crate::engine::error::{Error, ErrorKind};
 
@@ -56,24 +57,23 @@ impl Wire {
         wiring: &Wiring,
     ) -> Result<Self, Fault> {
         let cap = Arc::new(AtomicU64::new(REPLY_CAP));
-        let stream = backend.transport(endpoint, wiring, cap).await;
-        let stream = stream.map_err(|error| fault(&error.into()))?;
+        let (info, _) = greeting(endpoint).await?;
+        let stream = backend.transport(endpoint, wiring, cap).await?;
         let meter = wiring.meter.clone();
         let opened = match endpoint.protocol() {
-            ProtocolVersion::RESP3 => Self::resp3(endpoint, stream, meter.clone()).await,
-            _ => Self::resp2(endpoint, stream, meter.clone()).await,
+            ProtocolVersion::RESP3 => Self::resp3(&info, stream, meter.clone()).await,
+            _ => Self::resp2(&info, stream, meter.clone()).await,
         };
-        let wire = opened.map_err(|error| fault(&error))?;
         meter.replied();
-        Ok(wire)
+        Ok(opened?)
     }
 
     async fn resp2(
-        endpoint: &RedisEndpoint,
+        info: &RedisConnectionInfo,
         stream: Metered,
         meter: Arc<Meter>,
     ) -> RedisResult<Self> {
-        let pubsub = ::redis::aio::PubSub::new(endpoint.info(), stream).await?;
+        let pubsub = ::redis::aio::PubSub::new(info, stream).await?;
         let (sink, messages) = pubsub.split();
         Ok(Self {
             commands: Commands::Resp2(sink),
@@ -83,7 +83,7 @@ impl Wire {
     }
 
     async fn resp3(
-        endpoint: &RedisEndpoint,
+        info: &RedisConnectionInfo,
         stream: Metered,
         meter: Arc<Meter>,
     ) -> RedisResult<Self> {
@@ -93,8 +93,7 @@ impl Wire {
             .set_response_timeout(None)
             .set_connection_timeout(None)
             .set_push_sender(sender);
-        let (con, driver) =
-            MultiplexedConnection::new_with_config(endpoint.info(), stream, config).await?;
+        let (con, driver) = MultiplexedConnection::new_with_config(info, stream, config).await?;
         Ok(Self {
             commands: Commands::Resp3(con),
             incoming: Incoming::Resp3 {
