@@ -551,6 +551,10 @@ const BAD_TOML: &[(&str, &str)] = &[
     ("[[databases]]\nurl = 'redis://a'\ngrace_period = '0s'", "databases[0].grace_period"),
     ("[[databases]]\nurl = 'redis://a'\n[[databases]]\nurl = 'redis://a'", "databases[1].id"),
     ("[[databases]]\nurl = 'redis://a'\n[calls]\ndeadline = '0s'", "calls.deadline"),
+    ("[[databases]]\nurl = 'redis://a'\npassword_env = 'NO_SUCH_VARIABLE'", "databases[0].password_env"),
+    ("[[databases]]\nurl = 'redis://a'\npassword_file = '/no/such/file'", "databases[0].password_file"),
+    ("[[databases]]\nurl = 'redis://a'\npassword_env = 'PATH'\npassword_file = '/etc/hostname'", "databases[0].password_file"),
+    ("[[databases]]\nurl = 'redis://a'\nclient_name = 'two words'", "databases[0].client_name"),
     ("[[databases]]\nurl = 'redis://a'\n[health]\nprobes = 0", "health.probes"),
 ];
 

@@ -358,3 +358,47 @@ async fn a_provider_that_fails_is_a_fault_of_that_database_only() {
     })
     .await;
 }
+
+#[cfg(feature = "serde")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_names_where_its_passwords_are() {
+    bounded(async {
+        // Which cargo sets for tests.
+        let variable = "CARGO_PKG_NAME";
+        let password = std::env::var(variable).expect("run by cargo");
+        let first = RedisServer::builder().password(&password).start().await;
+        let second = RedisServer::builder().password("one").start().await;
+        let mut admin = second.admin().await.expect("an admin");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "one\n").expect("written");
+        let path = file.path().display();
+        let config = format!(
+            "[[databases]]\nid = 'a'\nurl = 'redis://{}'\nweight = 2\npassword_env = '{variable}'\n\
+             [[databases]]\nid = 'b'\nurl = 'redis://{}'\npassword_file = '{path}'\nclient_name = 'orders'\n",
+            first.addr(),
+            second.addr(),
+        );
+        let config = multidb::redis::RedisConfig::from_toml(&config).expect("a configuration");
+        config.validate().expect("a valid one");
+        let client = connect(config.builder().expect("a builder")).await;
+        client.switch_to("b").await.expect("let in");
+        let named = async || {
+            let mut list = cmd("CLIENT");
+            list.arg("LIST");
+            let list: String = list.query_async(&mut admin.clone()).await.expect("a list");
+            list.matches(" name=orders ").count()
+        };
+        eventually(SOON, "traffic and probes are connected", async || named().await == 2).await;
+
+        std::fs::write(file.path(), "two\n").expect("written");
+        set(&mut admin, "requirepass", "two").await;
+        let mut kill = cmd("CLIENT");
+        kill.arg("KILL").arg("SKIPME").arg("yes");
+        let _: i64 = kill.query_async(&mut admin).await.expect("killed");
+        let answer: RedisResult<Option<String>> = client.connection().get("key").await;
+        assert!(answer.is_ok(), "{answer:?}");
+        assert_eq!(client.active().expect("b"), *"b");
+        client.close().await;
+    })
+    .await;
+}

@@ -1,6 +1,11 @@
 //! A whole client as plain data, to be read from a file.
 
+#[cfg(feature = "serde")]
+mod environment;
+mod secret;
+
 use std::fmt;
+use std::path::PathBuf;
 
 #[cfg(feature = "serde")]
 use std::time::Duration;
@@ -70,6 +75,16 @@ pub struct DatabaseConfig {
     /// Of a `rediss://` URL. Default: the system's certificates are trusted, none is shown.
     #[cfg(feature = "redis-rustls")]
     pub tls: Option<TlsFiles>,
+    /// The user, in place of the one of the URL.
+    pub user: Option<String>,
+    /// The variable of the environment that holds the password, in place of the one of the URL; read when
+    /// the builder is made.
+    pub password_env: Option<String>,
+    /// The file that holds the password, in place of the one of the URL; read for every connection, so
+    /// that a rotated password is found.
+    pub password_file: Option<PathBuf>,
+    /// See [`RedisEndpoint::client_name`]. Default: none.
+    pub client_name: Option<String>,
     /// Default 1.
     pub weight: Option<f64>,
     /// Default: the id.
@@ -94,13 +109,7 @@ impl RedisConfig {
     #[cfg(feature = "serde")]
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         within_size(text)?;
-        let deserializer = toml::Deserializer::parse(text).map_err(|error| {
-            let before = error.span().and_then(|span| text.get(..span.start));
-            let line = before.unwrap_or_default().matches('\n').count() + 1;
-            let problem = format!("{} at line {line}", unquoted(error.message()));
-            ConfigError::new("toml", problem)
-        })?;
-        serde_path_to_error::deserialize(deserializer)
+        serde_path_to_error::deserialize(toml::Value::Table(table(text)?))
             .map_err(|error| field_error("toml", error.path(), error.inner().message()))
     }
 
@@ -124,11 +133,19 @@ impl RedisConfig {
         Ok(config)
     }
 
+    /// Whether a client can be made of it.
+    ///
+    /// # Errors
+    /// As [`RedisConfig::builder`].
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.clone().builder().map(drop)
+    }
+
     /// A builder with these databases and settings.
     ///
     /// # Errors
-    /// [`ConfigError`] with the path of the first field that cannot work. Reads what `tls` needs,
-    /// and nothing else.
+    /// [`ConfigError`] with the path of the first field that cannot work. Reads what `tls`
+    /// and passwords need, and nothing else.
     pub fn builder(self) -> Result<Builder<Redis>, ConfigError> {
         let config = Config {
             calls: self.calls,
@@ -175,7 +192,26 @@ impl DatabaseConfig {
     }
 
     fn endpoint(&self) -> Result<RedisEndpoint, ConfigError> {
-        let endpoint = RedisEndpoint::parse(&self.url)?;
+        let mut endpoint = RedisEndpoint::parse(&self.url)?;
+        if let Some(name) = &self.client_name {
+            endpoint = endpoint.client_name(name)?;
+        }
+        let password = match (&self.password_env, &self.password_file) {
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::new(
+                    "password_file",
+                    "stands beside password_env",
+                ));
+            }
+            (Some(name), None) => Some(secret::variable(name)?),
+            (None, _) => None,
+        };
+        endpoint = endpoint.with_user(self.user.as_deref(), password.as_deref());
+        if let Some(path) = &self.password_file {
+            let user = endpoint.info().username();
+            let file = secret::PasswordFile::new(path, user)?;
+            endpoint = endpoint.credentials(file);
+        }
         #[cfg(feature = "redis-rustls")]
         if let Some(files) = &self.tls {
             let config = files.load().map_err(|error| error.within("tls"))?;
@@ -202,6 +238,16 @@ fn within_size(text: &str) -> Result<(), ConfigError> {
         return Ok(());
     }
     Err(ConfigError::new("text", "is longer than 1 MiB"))
+}
+
+#[cfg(feature = "serde")]
+fn table(text: &str) -> Result<toml::Table, ConfigError> {
+    text.parse::<toml::Table>().map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.unwrap_or_default().matches('\n').count() + 1;
+        let problem = format!("{} at line {line}", unquoted(error.message()));
+        ConfigError::new("toml", problem)
+    })
 }
 
 #[cfg(feature = "serde")]

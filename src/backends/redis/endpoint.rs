@@ -211,6 +211,17 @@ impl RedisEndpoint {
         Ok(self)
     }
 
+    /// In place of what the URL says.
+    pub(super) fn with_user(mut self, user: Option<&str>, password: Option<&str>) -> Self {
+        if let Some(user) = user {
+            self.info = self.info.set_username(user);
+        }
+        if let Some(password) = password {
+            self.info = self.info.set_password(password);
+        }
+        self
+    }
+
     pub(super) fn provider(&self) -> Option<&Provider> {
         self.provider.as_ref()
     }
