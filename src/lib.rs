@@ -93,6 +93,8 @@ mod book {
     mod redis {}
     #[doc = include_str!("../docs/src/pubsub.md")]
     mod pubsub {}
+    #[doc = include_str!("../docs/src/migration.md")]
+    mod migration {}
     #[doc = include_str!("../docs/src/testing.md")]
     mod testing {}
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use multidb::engine::backend::{Backend, Purpose, Wiring};
 use multidb::redis::{Connector, Redis, RedisEndpoint, TcpConnector, TlsConfig, Transport};
@@ -139,7 +140,7 @@ fn is_denied(fault: &Fault, what: &str) {
     assert_eq!((fault.kind, fault.what.as_str()), (FaultKind::Denied, what));
 }
 
-/// Commands, a pipeline, a transaction, a script, a large value and a blocking command.
+/// Commands, a pipeline, a transaction, a script, a large value, a blocking command and a subscription.
 async fn everything_works(client: &MultiDbClient<Redis>) {
     let mut con = client.connection();
     let large = vec![b'x'; 3 << 20];
@@ -163,6 +164,12 @@ async fn everything_works(client: &MultiDbClient<Redis>) {
     );
     assert_eq!(popped.unwrap().1, "element");
     pushed.unwrap();
+    let mut pubsub = client.get_async_pubsub().await.unwrap();
+    pubsub.subscribe("news").await.unwrap();
+    let reached: i64 = con.publish("news", "1").await.unwrap();
+    assert_eq!(reached, 1);
+    let msg = timeout(LIMIT, pubsub.on_message().next()).await.unwrap();
+    assert_eq!(msg.unwrap().get_channel_name(), "news");
     let many = (0..200).map(|n| {
         let mut con = client.connection();
         tokio::spawn(async move {

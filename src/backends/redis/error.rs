@@ -85,6 +85,13 @@ pub(super) fn to_redis(error: Error) -> RedisError {
     io::Error::new(kind, error).into()
 }
 
+/// So that `?` works in functions that return a `RedisResult`, as code written for redis-rs does.
+impl From<Error> for RedisError {
+    fn from(error: Error) -> Self {
+        to_redis(error)
+    }
+}
+
 impl From<RunError<RedisError>> for RedisError {
     fn from(error: RunError<RedisError>) -> Self {
         match error {
