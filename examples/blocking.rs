@@ -1,38 +1,37 @@
-//! The synchronous interface, and a failover under it: `cargo run --features blocking --example blocking`.
+//! The same for synchronous code: `cargo run --features blocking --example blocking`.
 
 use std::error::Error;
 
 use multidb::MultiDbClient;
-use multidb::redis::wait;
+use multidb::blocking::wait;
 use multidb::testing::server::Server;
-use redis::Commands;
+use redis::{ConnectionLike, RedisResult, TypedCommands};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // In place of your databases; with real ones only the URLs differ.
     let (east, west) = (wait(Server::start())?, wait(Server::start())?);
+
     let client = MultiDbClient::builder()
         .url(east.url(), 1.0)
         .url(west.url(), 0.5)
+        .on_event(|event| println!("   event: {event}"))
         .connect_blocking()?;
 
-    // From here on it is redis-rs. A SET may run twice without harm, and saying so lets the client
-    // repeat it even when its outcome is unknown.
     let mut con = client.get_connection()?.assume_idempotent();
-    let () = con.set("greeting", "hello")?;
-    let greeting: String = con.get("greeting")?;
-    println!("{greeting:?}, says {:?}", client.active());
+    println!("{:?}, says {:?}", greet(&mut con)?, client.active());
 
+    // The client lives on a thread of its own, and notices between two calls, too.
     east.kill();
+    println!("{:?}, says {:?}", greet(&mut con)?, client.active());
 
-    let (_, greeting): (String, String) = redis::pipe()
-        .cmd("SET")
-        .arg("greeting")
-        .arg("hello again")
-        .get("greeting")
-        .query(&mut con)?;
-    println!("{greeting:?}, says {:?}", client.active());
-
-    // Whatever else the client can do, a thread can wait for.
+    println!("{}", client.explain());
+    // Any other method of the client is waited for like this.
     wait(client.close());
     Ok(())
+}
+
+/// Written for redis-rs, which has no idea of two databases.
+fn greet(con: &mut impl ConnectionLike) -> RedisResult<Option<String>> {
+    con.set("greeting", "hello")?;
+    con.get("greeting")
 }

@@ -38,6 +38,7 @@
 //! * [`Event`], [`Snapshot`], [`Error`]: what happened, what is the case, what went wrong;
 //! * [`FailoverStrategy`], [`FailureDetector`], [`HealthCheck`]: policies of your own;
 //! * [`engine`]: what is needed to write another backend;
+//! * `blocking` (feature): the same for synchronous code;
 //! * `testing` (feature): servers and networks that break on command.
 //!
 //! The book in `docs` says what is guaranteed and what is not, how failures are noticed, and what each
@@ -59,6 +60,8 @@ pub use backends::redis::command_table;
 
 #[cfg(feature = "redis")]
 pub use backends::redis::MultiDbConnection;
+#[cfg(feature = "blocking")]
+pub use backends::redis::blocking;
 pub use engine::backend::{Class, Doubt, Fault, FaultKind, NotSent, Refusal, Verdict};
 pub use engine::builder::Builder;
 pub use engine::circuit::CircuitState;

@@ -1,7 +1,7 @@
 //! Redis: a drop-in for redis-rs's connections over many databases.
 
 #[cfg(feature = "blocking")]
-mod blocking;
+pub mod blocking;
 mod checks;
 mod classify;
 #[cfg(feature = "testing")]
@@ -19,7 +19,7 @@ mod error;
 mod handle;
 mod lane;
 mod operation;
-#[cfg(feature = "bb8")]
+#[cfg(any(feature = "bb8", feature = "r2d2"))]
 mod pool;
 mod pubsub;
 mod scripts;
@@ -31,8 +31,6 @@ mod tls;
 mod tls_files;
 mod watch;
 
-#[cfg(feature = "blocking")]
-pub use blocking::{BlockingConnection, BlockingPubSub, wait};
 pub use checks::{ReplicationLag, WriteProbe};
 pub use config::{DatabaseConfig, RedisConfig};
 pub use connection::MultiDbConnection;

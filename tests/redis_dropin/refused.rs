@@ -3,9 +3,9 @@
 use multidb::testing::server::Server;
 use multidb::{ErrorKind, MultiDbClient};
 use redis::aio::ConnectionLike;
-use redis::{Cmd, ErrorKind as DriverKind, cmd, pipe};
+use redis::{AsyncCommands, Cmd, ErrorKind as DriverKind, Value, cmd, pipe};
 
-use crate::kind;
+use crate::{Databases, kind};
 
 /// What is refused as a command of its own, with arguments that a server would accept.
 const REFUSED: &[&[&str]] = &[
@@ -133,4 +133,43 @@ fn refused<T: std::fmt::Debug>(command: &str, result: redis::RedisResult<T>) {
         "{command}"
     );
     assert!(error.to_string().contains(command), "{error}");
+}
+
+/// Naive: a server says nothing to a command without words, and every later caller on the connection
+/// gets the reply to somebody else's command.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_shift_the_replies_of_others_is_refused() {
+    let databases = Databases::start().await;
+    let client = databases.client().await;
+    let mut con = client.connection();
+    let () = con.set("a", "of a").await.unwrap();
+
+    let empty = con.send_packed_command(&Cmd::new()).await.unwrap_err();
+    assert_eq!(empty.kind(), DriverKind::Client);
+    for atomic in [false, true] {
+        let mut pipeline = redis::pipe();
+        if atomic {
+            pipeline.atomic();
+        }
+        pipeline.add_command(Cmd::new()).get("a");
+        let refused = pipeline.query_async::<Value>(&mut con).await.unwrap_err();
+        assert_eq!(refused.kind(), DriverKind::Client);
+    }
+    let mut pipeline = redis::pipe();
+    pipeline.get("a").get("a");
+    for (offset, count) in [(0, 1), (0, 3), (1, 2), (usize::MAX, 3)] {
+        let refused = con.send_packed_commands(&pipeline, offset, count).await;
+        assert_eq!(refused.unwrap_err().kind(), DriverKind::Client);
+    }
+    assert_eq!(
+        con.send_packed_commands(&pipeline, 1, 1)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    for _ in 0..3 {
+        assert_eq!(con.get::<_, String>("a").await.unwrap(), "of a");
+    }
+    client.close().await;
 }

@@ -28,6 +28,8 @@ pub(crate) enum Route {
     Unwatch,
     /// One step of an iteration; its cursor means something to one database only.
     Scan { cursor: Cursor },
+    /// Without words: a server says nothing to it, and every later reply would be another's.
+    Empty,
     /// Runs a script by its name, which has to be loaded: plain but in a pipeline.
     RunScript,
     /// Loads one.
@@ -42,6 +44,8 @@ pub(crate) enum Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PipelineRoute {
     Plain,
+    /// An element has no words.
+    Empty,
     /// An element runs a script by its name.
     RunsScripts,
     /// An element may hold back the replies behind it.
@@ -92,7 +96,10 @@ pub(crate) fn pipeline_is_read_only(pipeline: &Pipeline) -> bool {
 #[inline]
 pub(crate) fn route(cmd: &Cmd) -> Route {
     let Some(name) = argument(cmd, 0) else {
-        return Route::Plain;
+        return match cmd.args_iter().len() {
+            0 => Route::Empty,
+            _ => Route::Plain,
+        };
     };
     match candidates(name) {
         Some(from) => special(from, name, cmd),
@@ -108,6 +115,7 @@ pub(crate) fn route_pipeline(pipeline: &Pipeline) -> PipelineRoute {
     for (at, cmd) in pipeline.cmd_iter().enumerate() {
         match route(cmd) {
             Route::Plain | Route::LoadScript | Route::FlushScripts => {}
+            Route::Empty => return PipelineRoute::Empty,
             Route::RunScript => scripts = true,
             Route::Blocking(_) => blocking = true,
             Route::Scan { cursor } => {

@@ -151,6 +151,12 @@ impl MultiDbConnection {
         self.router.set_limits(Limits { deadline, ..limits });
     }
 
+    /// Whether a WATCH is open, which the next user of the connection would inherit.
+    #[cfg(any(feature = "bb8", feature = "r2d2"))]
+    pub(super) fn is_watching(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| !watch.is_over())
+    }
+
     /// Sends a command and waits for its reply.
     ///
     /// # Errors
@@ -179,6 +185,10 @@ impl MultiDbConnection {
             idempotent: self.idempotent,
             scripts: &[],
         };
+        let around = if pipeline.is_transaction() { 2 } else { 0 };
+        if offset.checked_add(count) != Some(pipeline.len() + around) {
+            return Err(misfit("offset and count are not the number of replies"));
+        }
         match route_pipeline(pipeline) {
             PipelineRoute::Plain if self.watch.is_none() => self.router.run(&op).await,
             special => self.send_special_batch(op, special).await,
@@ -203,6 +213,7 @@ impl MultiDbConnection {
             }
             match route {
                 Route::Unsupported(command) => Err(unsupported(command)),
+                Route::Empty => Err(misfit(WORDLESS)),
                 Route::Blocking(_) => lane::block(&core, cmd, self.idempotent, limits).await,
                 Route::Watch => {
                     if let Some(watch) = &self.watch
@@ -348,8 +359,9 @@ impl MultiDbConnection {
             let limits = self.router.limits();
             let time = Time::of(limits);
             let core = self.client().core().clone();
-            if let PipelineRoute::Unsupported(command) = route {
-                return Err(unsupported(command));
+            // Whoever watches keeps his watch.
+            if let Some(refusal) = refusal(route) {
+                return Err(refusal);
             }
             let scripts = core.backend.scripts().of(op.pipeline);
             let op = Batch {
@@ -371,19 +383,34 @@ impl MultiDbConnection {
                 }
             }
             match route {
-                PipelineRoute::Unsupported(command) => Err(unsupported(command)),
-                PipelineRoute::Plain | PipelineRoute::RunsScripts => {
-                    self.router.run_until(&op, time.deadline).await
-                }
                 PipelineRoute::Blocking => lane::block_batch(&core, &op, limits).await,
-                PipelineRoute::Scan {
-                    cursor,
-                    blocking: false,
-                } => self.scan_batch(op, cursor, time).await,
-                PipelineRoute::Scan { blocking: true, .. } => Err(unsupported(BLOCKING_SCAN)),
+                PipelineRoute::Scan { cursor, .. } => self.scan_batch(op, cursor, time).await,
+                _ => self.router.run_until(&op, time.deadline).await,
             }
         })
     }
+}
+
+/// Why a pipeline can run nowhere.
+fn refusal(route: PipelineRoute) -> Option<RedisError> {
+    match route {
+        PipelineRoute::Empty => Some(misfit(WORDLESS)),
+        PipelineRoute::Unsupported(command) => Some(unsupported(command)),
+        PipelineRoute::Scan { blocking: true, .. } => Some(unsupported(BLOCKING_SCAN)),
+        PipelineRoute::Plain
+        | PipelineRoute::RunsScripts
+        | PipelineRoute::Blocking
+        | PipelineRoute::Scan {
+            blocking: false, ..
+        } => None,
+    }
+}
+
+const WORDLESS: &str = "a command without words";
+
+/// What would leave a reply too few or too many for those who share the connection.
+fn misfit(what: &'static str) -> RedisError {
+    RedisError::from((::redis::ErrorKind::Client, what))
 }
 
 fn unsupported(command: &'static str) -> ::redis::RedisError {

@@ -49,6 +49,7 @@ fn refused(detail: &str) -> Option<Error> {
         Route::Unwatch => "UNWATCH",
         Route::Scan { .. } => BLOCKING_SCAN,
         Route::Plain
+        | Route::Empty
         | Route::RunScript
         | Route::LoadScript
         | Route::FlushScripts

@@ -8,24 +8,24 @@ use ::redis::{FromRedisValue, Msg, RedisError, RedisResult, ToRedisArgs};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use super::{BlockingConnection, wait};
+use super::{Connection, wait};
 use crate::backends::redis::error::to_redis;
-use crate::backends::redis::pubsub::PubSub;
+use crate::backends::redis::pubsub;
 use crate::engine::error::{Error, ErrorKind};
 
 /// Subscriptions on whichever database is active: a drop-in for `redis::PubSub`.
 ///
-/// See [`PubSub`](crate::redis::PubSub) for what a switch and a loss mean to it. Dropped, it is
+/// See [`redis::PubSub`](crate::redis::PubSub) for what a switch and a loss mean to it. Dropped, it is
 /// subscribed to nothing any more.
-pub struct BlockingPubSub<'a> {
-    connection: &'a mut BlockingConnection,
+pub struct PubSub<'a> {
+    connection: &'a mut Connection,
     /// With the first subscription.
-    begun: Option<PubSub>,
+    begun: Option<pubsub::PubSub>,
     patience: Option<Duration>,
 }
 
-impl<'a> BlockingPubSub<'a> {
-    pub(super) fn new(connection: &'a mut BlockingConnection) -> Self {
+impl<'a> PubSub<'a> {
+    pub(super) fn new(connection: &'a mut Connection) -> Self {
         Self {
             connection,
             begun: None,
@@ -44,7 +44,7 @@ impl<'a> BlockingPubSub<'a> {
     /// Ends subscriptions to channels; without a name, to all of them.
     ///
     /// # Errors
-    /// As [`BlockingPubSub::subscribe`].
+    /// As [`PubSub::subscribe`].
     pub fn unsubscribe(&mut self, channels: impl ToRedisArgs) -> RedisResult<()> {
         wait(self.begin()?.unsubscribe(channels))
     }
@@ -52,7 +52,7 @@ impl<'a> BlockingPubSub<'a> {
     /// Subscribes to patterns of channels.
     ///
     /// # Errors
-    /// As [`BlockingPubSub::subscribe`].
+    /// As [`PubSub::subscribe`].
     pub fn psubscribe(&mut self, patterns: impl ToRedisArgs) -> RedisResult<()> {
         wait(self.begin()?.psubscribe(patterns))
     }
@@ -60,7 +60,7 @@ impl<'a> BlockingPubSub<'a> {
     /// Ends subscriptions to patterns; without one, to all of them.
     ///
     /// # Errors
-    /// As [`BlockingPubSub::subscribe`].
+    /// As [`PubSub::subscribe`].
     pub fn punsubscribe(&mut self, patterns: impl ToRedisArgs) -> RedisResult<()> {
         wait(self.begin()?.punsubscribe(patterns))
     }
@@ -76,7 +76,7 @@ impl<'a> BlockingPubSub<'a> {
     /// Pings it with a message, which comes back.
     ///
     /// # Errors
-    /// As [`BlockingPubSub::ping`].
+    /// As [`PubSub::ping`].
     pub fn ping_message<T: FromRedisValue>(&mut self, message: impl ToRedisArgs) -> RedisResult<T> {
         wait(self.begin()?.ping_message(message))
     }
@@ -97,7 +97,7 @@ impl<'a> BlockingPubSub<'a> {
         next.ok_or_else(|| to_redis(Error::new(ErrorKind::Closed)))
     }
 
-    /// How long [`BlockingPubSub::get_message`] waits. Default: for ever.
+    /// How long [`PubSub::get_message`] waits. Default: for ever.
     ///
     /// # Errors
     /// None; fallible as the driver's.
@@ -106,7 +106,7 @@ impl<'a> BlockingPubSub<'a> {
         Ok(())
     }
 
-    fn begin(&mut self) -> RedisResult<&mut PubSub> {
+    fn begin(&mut self) -> RedisResult<&mut pubsub::PubSub> {
         let begun = match self.begun.take() {
             Some(begun) => begun,
             None => wait(self.connection.client().get_async_pubsub())?,
@@ -115,8 +115,8 @@ impl<'a> BlockingPubSub<'a> {
     }
 }
 
-impl fmt::Debug for BlockingPubSub<'_> {
+impl fmt::Debug for PubSub<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlockingPubSub").finish_non_exhaustive()
+        f.debug_struct("PubSub").finish_non_exhaustive()
     }
 }

@@ -1,115 +1,103 @@
-//! Commands out of the bytes that redis-rs's synchronous trait passes.
+//! Commands read back from the bytes that redis-rs has packed them into.
+//!
+//! Its synchronous interface hands over bytes, and what may be done with a command (repeated, moved,
+//! sent on a shared connection) is decided from its words.
 
-use ::redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, pipe};
+use ::redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult};
 
-/// One command, as `Cmd::get_packed_command` writes it.
-pub(super) fn command(bytes: &[u8]) -> RedisResult<Cmd> {
-    let mut commands = commands(bytes)?.into_iter();
-    match (commands.next(), commands.next()) {
-        (Some(command), None) => Ok(command),
-        _ => Err(malformed()),
+/// The one command in these bytes.
+pub(super) fn read_one(bytes: &[u8]) -> RedisResult<Cmd> {
+    let mut reader = Reader { rest: bytes };
+    let cmd = reader.command()?;
+    match reader.rest {
+        [] => Ok(cmd),
+        _ => Err(malformed("more than one command")),
     }
 }
 
-/// A pipeline, as `Pipeline::get_packed_pipeline` writes it: with MULTI and EXEC around it, if it is a
-/// transaction.
-pub(super) fn pipeline(bytes: &[u8]) -> RedisResult<Pipeline> {
-    let mut commands = commands(bytes)?;
-    let mut pipeline = pipe();
-    let is = |command: Option<&Cmd>, name: &[u8]| {
-        let words: Vec<_> = command.into_iter().flat_map(Cmd::args_iter).collect();
-        matches!(words.as_slice(), [Arg::Simple(word)] if *word == name)
-    };
-    if is(commands.first(), b"MULTI") && is(commands.last(), b"EXEC") && commands.len() > 1 {
-        commands.remove(0);
+/// The commands in these bytes; with MULTI and EXEC around them, as an atomic pipeline without the two.
+pub(super) fn read_batch(bytes: &[u8]) -> RedisResult<Pipeline> {
+    let mut reader = Reader { rest: bytes };
+    let mut commands = Vec::new();
+    while !reader.rest.is_empty() {
+        commands.push(reader.command()?);
+    }
+    let mut pipeline = Pipeline::with_capacity(commands.len());
+    let enclosed = commands.first().is_some_and(|first| is(first, b"MULTI"))
+        && commands.last().is_some_and(|last| is(last, b"EXEC"));
+    if enclosed {
         commands.pop();
         pipeline.atomic();
     }
-    for command in commands {
-        pipeline.add_command(command);
+    for cmd in commands.into_iter().skip(usize::from(enclosed)) {
+        pipeline.add_command(cmd);
     }
     Ok(pipeline)
 }
 
-fn commands(mut rest: &[u8]) -> RedisResult<Vec<Cmd>> {
-    let mut commands = Vec::new();
-    while !rest.is_empty() {
-        let words = number(&mut rest, b'*').ok_or_else(malformed)?;
-        let mut command = Cmd::new();
-        for _ in 0..words {
-            command.arg(word(&mut rest).ok_or_else(malformed)?);
+/// What is left to read.
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn command(&mut self) -> RedisResult<Cmd> {
+        let words = self.number(b'*')?;
+        if words == 0 {
+            // A server says nothing to it: the caller would take the reply to the next one.
+            return Err(malformed("a command without a name"));
         }
-        commands.push(command);
+        if words > self.rest.len() / SHORTEST_WORD {
+            return Err(malformed("it ends within a command"));
+        }
+        let mut cmd = Cmd::with_capacity(words, 0);
+        for _ in 0..words {
+            cmd.arg(self.word()?);
+        }
+        Ok(cmd)
     }
-    Ok(commands)
+
+    fn word(&mut self) -> RedisResult<&'a [u8]> {
+        let len = self.number(b'$')?;
+        let cut = || malformed("it ends within a word");
+        let (word, rest) = self.rest.split_at_checked(len).ok_or_else(cut)?;
+        self.rest = rest.strip_prefix(b"\r\n").ok_or_else(cut)?;
+        Ok(word)
+    }
+
+    /// A line with a sigil and a number.
+    fn number(&mut self, sigil: u8) -> RedisResult<usize> {
+        let no_number = || malformed("no RESP array of bulk strings");
+        let end = self.rest.iter().position(|&byte| byte == b'\r');
+        let (line, rest) = self.rest.split_at(end.ok_or_else(no_number)?);
+        self.rest = rest.strip_prefix(b"\r\n").ok_or_else(no_number)?;
+        let [first, digits @ ..] = line else {
+            return Err(no_number());
+        };
+        // Rust's own parser takes a plus sign, too.
+        if *first != sigil || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(no_number());
+        }
+        let digits = std::str::from_utf8(digits).map_err(|_| no_number())?;
+        digits.parse().map_err(|_| no_number())
+    }
 }
 
-/// `$3\r\nGET\r\n`
-fn word<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = number(rest, b'$')?;
-    let (word, after) = rest.split_at_checked(length)?;
-    *rest = after.strip_prefix(b"\r\n")?;
-    Some(word)
+/// `$0\r\n\r\n`: a number of words that the bytes cannot hold is not believed, and no room made for it.
+const SHORTEST_WORD: usize = 6;
+
+fn is(cmd: &Cmd, name: &[u8]) -> bool {
+    let mut words = cmd.args_iter();
+    match (words.next(), words.next()) {
+        (Some(::redis::Arg::Simple(word)), None) => word.eq_ignore_ascii_case(name),
+        _ => false,
+    }
 }
 
-/// `*2\r\n`
-fn number(rest: &mut &[u8], kind: u8) -> Option<usize> {
-    let line = rest.strip_prefix(&[kind])?;
-    let end = line.windows(2).position(|pair| pair == b"\r\n")?;
-    let digits = std::str::from_utf8(&line[..end]).ok()?;
-    *rest = &line[end + 2..];
-    digits.parse().ok()
-}
-
-fn malformed() -> RedisError {
-    (ErrorKind::Client, "these bytes are not commands").into()
+/// Says nothing of what the bytes are: they may hold a password.
+fn malformed(why: &'static str) -> RedisError {
+    RedisError::from((ErrorKind::Client, "malformed request", why.to_owned()))
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn words(command: &Cmd) -> Vec<Vec<u8>> {
-        let words = command.args_iter().map(|arg| match arg {
-            Arg::Simple(word) => word.to_vec(),
-            other => panic!("{other:?}"),
-        });
-        words.collect()
-    }
-
-    proptest! {
-        #[test]
-        fn what_the_driver_packs_is_read_back(
-            commands in vec(vec(vec(any::<u8>(), 0..12), 1..5), 0..6),
-            atomic: bool,
-        ) {
-            let mut packed = pipe();
-            if atomic {
-                packed.atomic();
-            }
-            for command in &commands {
-                let mut cmd = Cmd::new();
-                for word in command {
-                    cmd.arg(word.as_slice());
-                }
-                prop_assert_eq!(&words(&super::command(&cmd.get_packed_command()).unwrap()), command);
-                packed.add_command(cmd);
-            }
-            let read = pipeline(&packed.get_packed_pipeline()).unwrap();
-            prop_assert_eq!(read.is_transaction(), atomic);
-            let read: Vec<_> = read.cmd_iter().map(words).collect();
-            prop_assert_eq!(read, commands);
-        }
-
-        #[test]
-        fn other_bytes_are_an_error(bytes in vec(any::<u8>(), 1..40), cut in 1..20usize) {
-            let _ = pipeline(&bytes);
-            let whole = ::redis::cmd("SET").arg("key").arg("value").get_packed_command();
-            prop_assert!(super::command(&whole[..whole.len() - cut]).is_err());
-            prop_assert!(super::command(&[&whole[..], &whole[..]].concat()).is_err());
-        }
-    }
-}
+mod tests;

@@ -188,7 +188,7 @@ fn names_with_candidates_by_chance_are_plain() {
 
 #[test]
 fn what_is_no_name_is_plain() {
-    assert_eq!(route(&Cmd::new()), Route::Plain);
+    assert_eq!(route(&Cmd::new()), Route::Empty);
     assert_eq!(route(Cmd::new().arg("")), Route::Plain);
     assert_eq!(route(Cmd::new().cursor_arg(0)), Route::Plain);
     assert_eq!(route(Cmd::new().arg("S".repeat(31))), Route::Plain);
