@@ -2,12 +2,19 @@
 //! nothing but a loopback, so that not one packet can leave it.
 
 use std::fs;
+use std::io;
 use std::process::Command;
 
+use futures_util::future::BoxFuture;
 use multidb::Reason;
+use multidb::engine::backend::Wiring;
+use multidb::redis::{Connector, RedisEndpoint, Transport};
+use redis::AsyncCommands;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::rig::{SOON, Scene, bounded, ms, two};
+use crate::rig::{SOON, Scene, bounded, connect, databases, ms, two};
+use crate::support::eventually;
 use crate::support::load::{Op, Said, TOKENS};
 
 /// Set for the process inside.
@@ -33,6 +40,52 @@ async fn replies_that_the_kernel_drops_leave_every_write_in_doubt_done_exactly_o
         silence(&["sport"], |doubtful, there| assert_eq!(there, doubtful)),
     )
     .await;
+}
+
+/// What it is good for that abandoned connections are reset and fenced: without either, the kernel goes
+/// on sending what nobody waits for any more, and the server runs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_reset_and_fence_an_abandoned_write_comes_out_of_the_black_hole() {
+    let name = "without_reset_and_fence_an_abandoned_write_comes_out_of_the_black_hole";
+    in_a_namespace(name, zombie()).await;
+}
+
+/// Neither linger nor a user timeout, as a connection is by default.
+struct Careless;
+
+impl Connector for Careless {
+    fn connect<'a>(
+        &'a self,
+        endpoint: &'a RedisEndpoint,
+        _: &'a Wiring,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
+        Box::pin(async move {
+            let place = endpoint.host().zip(endpoint.port());
+            let stream = TcpStream::connect(place.expect("over TCP")).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Transport>)
+        })
+    }
+}
+
+async fn zombie() {
+    let (a, b) = two().await;
+    let _: String = a.cmd(&["ACL", "SETUSER", "default", "-client|kill"]).await;
+    let builder = databases(&[("a", a.url()), ("b", b.url())]);
+    let client = connect(builder.connector(Careless)).await;
+    let mut con = client.connection();
+    let () = con.rpush(TOKENS, "before").await.expect("a is well");
+    nft(&drops(a.addr().port(), &["dport", "sport"]));
+    let error = con.rpush::<_, _, ()>(TOKENS, "zombie").await;
+    let error = error.expect_err("nobody answers");
+    assert!(multidb::redis::from_redis(&error).is_some(), "{error}");
+    assert_eq!(client.active().expect("b"), *"b");
+    nft("delete table inet faults");
+    eventually(ms(10_000), "the kernel delivers it after all", async || {
+        a.list(TOKENS).await == ["before", "zombie"]
+    })
+    .await;
+    client.close().await;
 }
 
 /// Runs the test of this name once more, in a process of its own in a namespace of its own.
@@ -81,16 +134,8 @@ async fn silence(directions: &[&str], verdict: fn(usize, usize)) {
     let (a, b) = two().await;
     let urls = [("a", a.url()), ("b", b.url())];
     let scene = Scene::start(&urls, |builder| builder).await;
-    let mut rules = "add table inet faults\n\
-        add chain inet faults input { type filter hook input priority 0; }\n"
-        .to_owned();
-    for direction in directions {
-        let port = a.addr().port();
-        rules += &format!("add rule inet faults input tcp {direction} {port} drop\n");
-    }
-
     let fault = Instant::now();
-    nft(&rules);
+    nft(&drops(a.addr().port(), directions));
     scene.moves_to("b", fault, ms(8000)).await;
     nft("delete table inet faults");
     let at_once: usize = a.cmd(&["LLEN", TOKENS]).await;
@@ -117,6 +162,17 @@ async fn silence(directions: &[&str], verdict: fn(usize, usize)) {
         .history
         .count(Op::Push, |said| matches!(said, Said::Unknown(_)));
     verdict(doubtful, report.unpromised_applied);
+}
+
+/// Packets to (`dport`) or from (`sport`) this port are dropped.
+fn drops(port: u16, directions: &[&str]) -> String {
+    let mut rules = "add table inet faults\n\
+        add chain inet faults input { type filter hook input priority 0; }\n"
+        .to_owned();
+    for direction in directions {
+        rules += &format!("add rule inet faults input tcp {direction} {port} drop\n");
+    }
+    rules
 }
 
 fn nft(rules: &str) {

@@ -7,14 +7,14 @@ use std::time::Duration;
 use multidb::testing::history::{Ledger, Outcome};
 use multidb::{CircuitState, Event, Reason};
 
-use crate::history::{Call, Entry, History, Op};
+use crate::history::{Call, Entry, Heard, History, Op};
 use crate::plan::{Act, Order, ms};
 use crate::scene::LONGEST_WAIT;
 use crate::support::load::Said;
 
 /// Every broken promise, each with its name.
 pub(crate) fn violations(history: &History) -> Vec<String> {
-    let checks: [(&str, Check); 11] = [
+    let checks: [(&str, Check); 13] = [
         ("nothing is lost, nothing runs twice", nothing_lost_or_twice),
         ("no update is lost", no_update_is_lost),
         ("no element is swallowed", no_element_is_swallowed),
@@ -34,6 +34,8 @@ pub(crate) fn violations(history: &History) -> Vec<String> {
             "a given-up call disturbs no other",
             replies_belong_to_their_calls,
         ),
+        ("no message comes twice", no_message_comes_twice),
+        ("whoever may have missed a message is told", gaps_are_told),
         ("nothing is left behind", nothing_is_left),
     ];
     let mut found = Vec::new();
@@ -421,6 +423,50 @@ fn replies_belong_to_their_calls(history: &History) -> Vec<String> {
         .map(|(at, call)| format!("caller {} got somebody else's reply at {at:?}", call.caller))
         .collect()
 }
+
+fn no_message_comes_twice(history: &History) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let messages = history.heard().filter_map(|(at, heard)| match heard {
+        Heard::Message(token) => Some((at, token)),
+        Heard::Gap(_) => None,
+    });
+    messages
+        .filter(|(_, token)| !seen.insert(*token))
+        .map(|(at, token)| format!("{token} again at {at:?}"))
+        .collect()
+}
+
+/// What was acknowledged to its publisher is read, or was published in a gap that the reader is told of.
+fn gaps_are_told(history: &History) -> Vec<String> {
+    let mut heard = BTreeSet::new();
+    let mut gaps = Vec::new();
+    for (at, what) in history.heard() {
+        match what {
+            Heard::Message(token) => drop(heard.insert(token.as_str())),
+            Heard::Gap(Some(gap)) => gaps.push((at.saturating_sub(*gap + UNREAD), at + UNREAD)),
+            Heard::Gap(None) => {}
+        }
+    }
+    let mut problems = Vec::new();
+    for (ended, call) in history.calls() {
+        let (Op::Publish(token), Some(Said::Done(receivers))) = (&call.op, &call.said) else {
+            continue;
+        };
+        let told = gaps
+            .iter()
+            .any(|(from, to)| call.began <= *to && ended >= *from);
+        if !heard.contains(token.as_str()) && !told {
+            problems.push(format!(
+                "{token}, published from {:?} to {ended:?} to {receivers}, and never read",
+                call.began
+            ));
+        }
+    }
+    problems
+}
+
+/// A message may be on its way when its connection is cut: it was published so long before at most.
+const UNREAD: Duration = Duration::from_millis(100);
 
 /// I5, I12.
 fn nothing_is_left(history: &History) -> Vec<String> {

@@ -41,6 +41,8 @@ pub(crate) struct Found {
 
 /// What is raised under a watch.
 pub(crate) const RAISED: &str = "raised";
+/// What is subscribed to.
+pub(crate) const CHANNEL: &str = "channel";
 /// What tokens are put into and taken from.
 pub(crate) const QUEUE: &str = "queue";
 
@@ -50,6 +52,8 @@ pub(crate) enum Entry {
     Call(Call),
     /// What the client said of itself, and what it showed then.
     Event(Event, Arc<Snapshot>),
+    /// What the subscriber read.
+    Heard(Heard),
     /// The world or the operator acted; what the operator was answered.
     Acted(Act, Option<String>),
     /// Nothing is broken any more.
@@ -65,6 +69,14 @@ pub(crate) struct Call {
     pub(crate) began: Duration,
     /// `None`: its caller gave up.
     pub(crate) said: Option<Said>,
+}
+
+/// What a subscriber reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Message(String),
+    /// It was told that for so long it may have missed some.
+    Gap(Option<Duration>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +95,8 @@ pub(crate) enum Op {
     Put(String),
     /// Waits for a token of the queue; which one came, if one did.
     Take(Option<String>),
+    /// Answered by the number of those who are subscribed.
+    Publish(String),
 }
 
 impl Found {
@@ -106,9 +120,13 @@ impl Op {
     pub(crate) fn token(&self) -> Option<&str> {
         match self {
             Self::Push(token) | Self::Both(token) => Some(token),
-            Self::Incr | Self::Get | Self::Echo(_) | Self::Raise | Self::Put(_) | Self::Take(_) => {
-                None
-            }
+            Self::Incr
+            | Self::Get
+            | Self::Echo(_)
+            | Self::Raise
+            | Self::Put(_)
+            | Self::Take(_)
+            | Self::Publish(_) => None,
         }
     }
 
@@ -121,6 +139,13 @@ impl History {
     pub(crate) fn calls(&self) -> impl Iterator<Item = (Duration, &Call)> {
         self.entries.iter().filter_map(|(at, entry)| match entry {
             Entry::Call(call) => Some((*at, call)),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn heard(&self) -> impl Iterator<Item = (Duration, &Heard)> {
+        self.entries.iter().filter_map(|(at, entry)| match entry {
+            Entry::Heard(heard) => Some((*at, heard)),
             _ => None,
         })
     }
@@ -173,6 +198,7 @@ impl fmt::Display for History {
                     let answer = answer.as_deref().unwrap_or("done");
                     writeln!(f, "operator: {order:?} {name}: {answer}")?;
                 }
+                Entry::Heard(heard) => writeln!(f, "heard {heard:?}")?,
                 Entry::Healed => writeln!(f, "healed")?,
                 Entry::Settled(true, _) => writeln!(f, "settled")?,
                 Entry::Settled(false, shown) => writeln!(f, "not settled: {shown}")?,

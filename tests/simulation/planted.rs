@@ -5,7 +5,7 @@ use std::time::Duration;
 use multidb::{CircuitState, DatabaseId, Event, Reason};
 
 use crate::checker::violations;
-use crate::history::{Entry, History, Op};
+use crate::history::{Entry, Heard, History, Op};
 use crate::memory;
 use crate::plan::{Plan, ms};
 use crate::support::load::Said;
@@ -239,6 +239,28 @@ fn a_listener_that_missed_something() {
         let shown = std::sync::Arc::new(shown.expect("an event"));
         let lagged = Event::Lagged { missed: 3 };
         history.entries.push((ms(1), Entry::Event(lagged, shown)));
+    });
+}
+
+#[test]
+fn a_message_that_comes_twice() {
+    breaks("no message comes twice", |history| {
+        let is_message = |entry: &Entry| matches!(entry, Entry::Heard(Heard::Message(_)));
+        let mut entries = history.entries.iter();
+        let again = entries.find(|(_, entry)| is_message(entry));
+        let again = again.expect("a message").clone();
+        history.entries.push(again);
+    });
+}
+
+#[test]
+fn a_gap_that_nobody_was_told_of() {
+    breaks("whoever may have missed a message is told", |history| {
+        // The last message of all: by then all is well.
+        let is_message = |entry: &Entry| matches!(entry, Entry::Heard(Heard::Message(_)));
+        let mut entries = history.entries.iter();
+        let last = entries.rposition(|(_, entry)| is_message(entry));
+        history.entries.remove(last.expect("a message"));
     });
 }
 

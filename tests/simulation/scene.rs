@@ -4,15 +4,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use futures_util::StreamExt;
 use multidb::engine::builder::Builder;
-use multidb::redis::{Redis, RedisEndpoint};
+use multidb::redis::{Notification, Redis, RedisEndpoint};
 use multidb::{Database, Error, MultiDbClient, MultiDbConnection, Status};
 use redis::aio::transaction_async;
 use redis::{AsyncCommands, RedisResult, cmd, pipe};
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use crate::history::{Call, Entry, Found, History, Notes, Op, QUEUE, RAISED};
+use crate::history::{CHANNEL, Call, Entry, Found, Heard, History, Notes, Op, QUEUE, RAISED};
 use crate::plan::{Act, Fault, Order, Plan, ms, secs};
 use crate::support::load::{COUNTER, Said, TOKENS};
 
@@ -50,6 +51,8 @@ pub(crate) async fn live(plan: Plan, world: impl World) -> History {
     let notes = Notes::begin();
     let first = client.active().expect("it serves").to_string();
     let witness = witness(&client, &notes);
+    let listening = listen(&client, Rng::with_seed(plan.seed ^ 0x5ab5), notes.clone()).await;
+    let listening = spawn_local(listening);
     let stop = tokio_util::sync::CancellationToken::new();
     let mut callers = JoinSet::new();
     for caller in 0..plan.callers {
@@ -76,6 +79,9 @@ pub(crate) async fn live(plan: Plan, world: impl World) -> History {
 
     stop.cancel();
     while callers.join_next().await.is_some() {}
+    // What has been published is read.
+    sleep(ms(200)).await;
+    listening.abort();
     client.close().await;
     witness.await.expect("the witness");
     counting.abort();
@@ -114,7 +120,7 @@ async fn call_on(caller: usize, mut rng: Rng, mut con: MultiDbConnection, notes:
     for number in 0.. {
         let token = format!("{caller}.{number}");
         let began = notes.now();
-        let op = match rng.u8(..14) {
+        let op = match rng.u8(..16) {
             0..=3 => Op::Push(token),
             4 => Op::Both(token),
             5 | 6 => Op::Incr,
@@ -122,6 +128,7 @@ async fn call_on(caller: usize, mut rng: Rng, mut con: MultiDbConnection, notes:
             8 => Op::Raise,
             9 => Op::Put(token),
             10 => Op::Take(None),
+            11 | 12 => Op::Publish(token),
             _ => Op::Get,
         };
         // Some callers lose patience, at any point of a call.
@@ -156,6 +163,7 @@ async fn run(con: &mut MultiDbConnection, op: &Op, number: u64, wait: f64) -> Re
             return Ok((0, taken.map(|(_, token)| token)));
         }
         Op::Put(token) => con.rpush(QUEUE, token).await,
+        Op::Publish(token) => con.publish(CHANNEL, token).await,
         Op::Raise => raise(con.clone()).await,
         Op::Push(token) => con.rpush(TOKENS, token).await,
         Op::Incr => con.incr(COUNTER, 1).await,
@@ -190,6 +198,52 @@ async fn raise(con: MultiDbConnection) -> RedisResult<i64> {
         Ok(written.map(|()| next))
     })
     .await
+}
+
+/// Reads what is published, and changes its mind about another channel now and then.
+async fn listen(
+    client: &MultiDbClient<Redis>,
+    mut rng: Rng,
+    notes: Notes,
+) -> impl Future<Output = ()> + use<> {
+    let mut pubsub = client
+        .get_async_pubsub()
+        .await
+        .expect("all is well at first");
+    pubsub
+        .subscribe(CHANNEL)
+        .await
+        .expect("all is well at first");
+    let (mut sink, stream) = pubsub.split();
+    let mut stream = stream.with_notifications();
+    let reading = async move {
+        while let Some(notification) = stream.next().await {
+            let heard = match notification {
+                Notification::Message(msg) => Heard::Message(msg.get_payload().expect("a token")),
+                Notification::Resubscribed { gap, .. } => Heard::Gap(gap),
+                other => panic!("{other:?}"),
+            };
+            notes.add(Entry::Heard(heard));
+        }
+    };
+    let wavering = async move {
+        loop {
+            sleep(Duration::from_micros(rng.u64(1000..300_000))).await;
+            let other = ["a", "b"][rng.usize(..2)];
+            let patience = Duration::from_micros(rng.u64(..50_000));
+            let _ = match rng.bool() {
+                true => timeout(patience, sink.subscribe(other)).await,
+                false => timeout(patience, sink.unsubscribe(other)).await,
+            };
+        }
+    };
+    async move {
+        tokio::select! {
+            biased;
+            () = reading => {}
+            () = wavering => {}
+        }
+    }
 }
 
 /// A call under way: noted however it ends, by the end of its caller, too.

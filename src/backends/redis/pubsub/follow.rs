@@ -345,12 +345,17 @@ impl Follow {
             }
             Report::Lost { since } => {
                 link.confirmed = None;
-                let was_read = !matches!(link.role, Role::Failed | Role::Leaving);
+                // One that has failed is known to miss something since it was left.
+                let was_read = !matches!(link.role, Role::Failed);
                 if !wanted {
                     self.links.remove(at);
                 }
                 if was_read && (active || !wanted) {
                     self.missing_since.get_or_insert(since);
+                    // One that was on its way out may have taken messages with it.
+                    if self.holds() {
+                        self.arrived();
+                    }
                 }
             }
             Report::Failed(fault) if wanted && active => {
