@@ -68,7 +68,7 @@ pub use engine::circuit::CircuitState;
 pub use engine::client::{Lease, MultiDbClient};
 pub use engine::config::{Config, Drain, ProbePolicy, Sensitivity, StartPolicy};
 pub use engine::database::{Database, DatabaseId, Role, Weight};
-pub use engine::detector::{FailureDetector, SlidingWindow};
+pub use engine::detector::{FailsafePolicy, FailureDetector, SlidingWindow};
 pub use engine::error::{ConfigError, Error, ErrorKind};
 pub use engine::event::{Event, Events, Reason};
 pub use engine::health::HealthCheck;

@@ -119,6 +119,20 @@ impl Builder<Redis> {
 
     /// Opens transports in another way than [`TcpConnector`]: through a proxy, in memory, in a simulation.
     pub fn connector(self, connector: impl Connector) -> Self {
-        self.with_backend(Redis::new(connector))
+        self.with_backend(|backend| backend.connect_by(connector))
+    }
+
+    /// Commands, such as those of a module, that only read: they are tried again, elsewhere if need be,
+    /// even when an earlier attempt may have run. Redis's own are known.
+    ///
+    /// A name has at most two words, such as `FT.SEARCH` or `XINFO HELP`.
+    pub fn read_only_commands<N: AsRef<str>>(self, names: impl IntoIterator<Item = N>) -> Self {
+        self.with_backend(|backend| {
+            backend.add_read_only(
+                names
+                    .into_iter()
+                    .map(|name| name.as_ref().to_ascii_uppercase()),
+            );
+        })
     }
 }

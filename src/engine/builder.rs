@@ -97,8 +97,8 @@ impl<B: Backend> Builder<B> {
     }
 
     #[cfg(feature = "redis")]
-    pub(crate) fn with_backend(mut self, backend: B) -> Self {
-        self.backend = backend;
+    pub(crate) fn with_backend(mut self, change: impl FnOnce(&mut B)) -> Self {
+        change(&mut self.backend);
         self
     }
 

@@ -18,6 +18,27 @@ pub trait FailureDetector: Send + 'static {
     fn reset(&mut self);
 }
 
+/// A failure policy of the crate [`failsafe`], as a failure detector: for those who have tuned one.
+///
+/// The times that a policy wants a database to be left alone for are not heeded: the dwell of a circuit
+/// is `circuit.grace_period`. Its own windows follow the real clock, not a paused one. A busy database
+/// costs it a step per call, where [`SlidingWindow`] takes thousands in one.
+///
+/// ```
+/// use std::time::Duration;
+/// use failsafe::{backoff, failure_policy};
+/// use multidb::FailsafePolicy;
+/// # use multidb::engine::builder::Builder;
+/// # fn example<B: multidb::engine::backend::Backend>(builder: Builder<B>) -> Builder<B> {
+/// builder.failure_detector(|_| {
+///     let pause = backoff::constant(Duration::from_secs(60));
+///     FailsafePolicy::new(failure_policy::consecutive_failures(5, pause))
+/// })
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct FailsafePolicy<P>(P);
+
 /// Calls that ended since the last observation. One attempt is one; so is a pipeline or transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -54,6 +75,34 @@ impl Observed {
     #[must_use]
     pub fn new(succeeded: u64, failed: u64) -> Self {
         Self { succeeded, failed }
+    }
+}
+
+// === impl FailsafePolicy ===
+
+impl<P: failsafe::FailurePolicy + Send + 'static> FailsafePolicy<P> {
+    /// Decides by this policy.
+    #[must_use]
+    pub fn new(policy: P) -> Self {
+        Self(policy)
+    }
+}
+
+impl<P: failsafe::FailurePolicy + Send + 'static> FailureDetector for FailsafePolicy<P> {
+    /// Which of the calls came first is not known; failures are taken to be the latest.
+    fn observe(&mut self, _: Instant, seen: Observed) -> bool {
+        for _ in 0..seen.succeeded {
+            self.0.record_success();
+        }
+        let mut bad = false;
+        for _ in 0..seen.failed {
+            bad |= self.0.mark_dead_on_failure().is_some();
+        }
+        bad
+    }
+
+    fn reset(&mut self) {
+        self.0.revived();
     }
 }
 
@@ -137,6 +186,19 @@ impl FailureDetector for SlidingWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_of_failsafes_decides() {
+        let pause = failsafe::backoff::constant(Duration::from_secs(1));
+        let policy = failsafe::failure_policy::consecutive_failures(3, pause);
+        let mut detector = FailsafePolicy::new(policy);
+        let now = Instant::now();
+        assert!(!detector.observe(now, Observed::new(0, 2)));
+        assert!(!detector.observe(now, Observed::new(1, 2)), "not in a row");
+        assert!(detector.observe(now, Observed::new(0, 1)));
+        detector.reset();
+        assert!(!detector.observe(now, Observed::new(0, 2)));
+    }
 
     fn window() -> (SlidingWindow, Instant) {
         (

@@ -5,6 +5,7 @@
 
 mod blocking;
 mod crowd;
+mod declared;
 mod pubsub;
 mod refused;
 mod scans;

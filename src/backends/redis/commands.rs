@@ -9,6 +9,7 @@
 
 mod read_only;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ::redis::{Arg, Cmd, Pipeline};
@@ -85,6 +86,17 @@ pub(crate) fn is_read_only(cmd: &Cmd) -> bool {
     };
     let with_subcommand = || name.join(argument(cmd, 1)?);
     name.is_in(READ_ONLY) || with_subcommand().is_some_and(|name| name.is_in(READ_ONLY))
+}
+
+/// Whether its name, or its name and its subcommand, is one of these.
+pub(crate) fn is_among(cmd: &Cmd, names: &BTreeSet<String>) -> bool {
+    let word = |at| {
+        let word = std::str::from_utf8(argument(cmd, at)?).ok()?;
+        Some(word.to_ascii_uppercase())
+    };
+    let Some(name) = word(0) else { return false };
+    names.contains(&name)
+        || word(1).is_some_and(|subcommand| names.contains(&format!("{name} {subcommand}")))
 }
 
 /// Whether sending the whole pipeline once more changes nothing.

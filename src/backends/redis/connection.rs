@@ -8,7 +8,7 @@ use ::redis::aio::{AsyncPushSender, ConnectionLike};
 use ::redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, ToRedisArgs, Value};
 use futures_util::FutureExt;
 
-use super::commands::{Cursor, PipelineRoute, Route, route, route_pipeline};
+use super::commands::{Cursor, PipelineRoute, Route, is_read_only, route, route_pipeline};
 use super::cursors::{Cursors, is_by_hand};
 use super::error::{BLOCKING_SCAN, to_redis};
 use super::handle::Redis;
@@ -35,6 +35,8 @@ pub struct MultiDbConnection {
     /// Of the scans of this handle.
     cursors: Cursors,
     idempotent: bool,
+    /// The user has said of some commands that they only read.
+    overridden: bool,
     pushes: Option<Arc<Pushes>>,
 }
 
@@ -47,6 +49,7 @@ impl MultiDbConnection {
             watch: None,
             cursors: Cursors::of_a_handle(),
             idempotent: false,
+            overridden: client.core().backend.is_overridden(),
             pushes: None,
         }
     }
@@ -163,7 +166,7 @@ impl MultiDbConnection {
     /// A `RedisError`; see the type.
     pub async fn send_packed_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
         match route(cmd) {
-            Route::Plain | Route::RunScript if self.is_plain() => self.router.run(cmd).await,
+            Route::Plain | Route::RunScript if self.is_plain(cmd) => self.router.run(cmd).await,
             special => self.send_special(cmd, special).await,
         }
     }
@@ -182,7 +185,7 @@ impl MultiDbConnection {
             pipeline,
             offset,
             count,
-            idempotent: self.idempotent,
+            idempotent: self.idempotent || self.only_reads(pipeline),
             scripts: &[],
         };
         let around = if pipeline.is_transaction() { 2 } else { 0 };
@@ -197,8 +200,17 @@ impl MultiDbConnection {
 
     /// Whether the engine needs to know nothing of a command but the command.
     #[inline]
-    fn is_plain(&self) -> bool {
-        self.watch.is_none() && !self.idempotent
+    fn is_plain(&self, cmd: &Cmd) -> bool {
+        self.watch.is_none() && !self.idempotent && !self.is_said_to_read(cmd)
+    }
+
+    fn is_said_to_read(&self, cmd: &Cmd) -> bool {
+        self.overridden && self.client().core().backend.is_said_to_read(cmd)
+    }
+
+    fn only_reads(&self, pipeline: &Pipeline) -> bool {
+        let reads = |cmd| self.is_said_to_read(cmd) || is_read_only(cmd);
+        self.overridden && pipeline.cmd_iter().all(reads)
     }
 
     /// Boxed: none of this may make the future of a plain command larger.
@@ -252,7 +264,7 @@ impl MultiDbConnection {
     async fn send_in_session(&mut self, cmd: &Cmd, time: Time) -> RedisResult<Value> {
         let op = Single {
             cmd,
-            idempotent: self.idempotent,
+            idempotent: self.idempotent || self.is_said_to_read(cmd),
         };
         if let Some(watch) = &self.watch
             && let Some(result) = watch.run(self.client().core(), &op, time).await
@@ -422,7 +434,7 @@ impl ConnectionLike for MultiDbConnection {
         // As `send_packed_command`, without its future around the engine's; and a block, because a
         // future that a function returns is copied into its box.
         match route(cmd) {
-            Route::Plain | Route::RunScript if self.is_plain() => {
+            Route::Plain | Route::RunScript if self.is_plain(cmd) => {
                 Box::pin(async move { self.router.run(cmd).await })
             }
             special => self.send_special(cmd, special),
@@ -454,6 +466,7 @@ impl Clone for MultiDbConnection {
             watch: self.watch.clone(),
             cursors: self.cursors.clone(),
             idempotent: self.idempotent,
+            overridden: self.overridden,
             pushes: self.pushes.clone(),
         }
     }

@@ -1,5 +1,6 @@
 //! The backend: connecting, checking, fencing, aborting.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 // Short lists, touched when a lane is taken or given back, and by scans.
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::classify::classify_command;
+use super::commands::is_among;
 use super::connector::{Connector, HANDSHAKE_CAP, Metered, REPLY_CAP};
 use super::credentials::{greeting, renew};
 use super::cursors::Cursors;
@@ -40,6 +42,8 @@ pub struct Redis {
     cursors: Mutex<Cursors>,
     #[allow(clippy::disallowed_types)]
     scripts: Mutex<Scripts>,
+    /// Of commands that the user says only read.
+    read_only: BTreeSet<String>,
     /// Ends the private connections, wherever they are kept.
     closed: CancellationToken,
 }
@@ -93,8 +97,26 @@ impl Redis {
             lanes: Mutex::new(Vec::new()),
             cursors: Mutex::new(Cursors::of_a_client()),
             scripts: Mutex::default(),
+            read_only: BTreeSet::new(),
             closed: CancellationToken::new(),
         }
+    }
+
+    pub(super) fn connect_by(&mut self, connector: impl Connector) {
+        self.connector = Box::new(connector);
+    }
+
+    pub(super) fn add_read_only(&mut self, names: impl Iterator<Item = String>) {
+        self.read_only.extend(names);
+    }
+
+    /// Whether the user says that it only reads.
+    pub(super) fn is_said_to_read(&self, command: &Cmd) -> bool {
+        is_among(command, &self.read_only)
+    }
+
+    pub(super) fn is_overridden(&self) -> bool {
+        !self.read_only.is_empty()
     }
 
     /// A spare private connection that `fits`; the others that do not are ended.
