@@ -167,6 +167,31 @@ async fn s17_switches_on_the_heels_of_each_other_lose_and_double_nothing() {
     client.close().await;
 }
 
+/// Naive: the connection that the subscriber was begun beside is taken for the one that is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_does_one_after_a_reconnect() {
+    let databases = Databases::start().await;
+    let client = databases.client().await;
+    let listener = Listener::on(&client).await;
+    let killed: i64 = (databases.east)
+        .cmd(&["CLIENT", "KILL", "TYPE", "normal"])
+        .await;
+    assert!(killed >= 1);
+    let mut con = client.connection();
+    let answer: redis::RedisResult<Option<String>> = con.get("key").await;
+    assert!(answer.is_ok(), "{answer:?}");
+    assert_eq!(client.snapshot().generation, 1);
+    let publisher = Publisher::start(con, Duration::from_micros(200));
+    sleep(Duration::from_millis(50)).await;
+    client.switch_to(&databases.west_id()).await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    let published = publisher.stop().await;
+    let heard = listener.all(published).await;
+    assert_eq!(heard.messages, (0..published).collect::<Vec<_>>());
+    assert_eq!(heard.gaps, [None]);
+    client.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neither_does_disabling_the_active_database() {
     let databases = Databases::start().await;

@@ -184,10 +184,12 @@ impl Follow {
     // --- where the client is ---
 
     fn look(&mut self, routing: &Routing<Redis>) {
-        if let Some(live) = &routing.live
-            && live.conn.member != self.origin.member
-        {
-            self.follow(live, routing);
+        if let Some(live) = &routing.live {
+            match live.conn.member == self.origin.member {
+                // Made anew perhaps.
+                true => self.origin = live.conn.clone(),
+                false => self.follow(live, routing),
+            }
         }
         let upcoming = routing.upcoming.as_ref();
         self.upcoming = upcoming.map(|upcoming| upcoming.member);
