@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use multidb::redis::{Notification, Overlap, PubSub, PubSubStream, Redis, SubscriptionKind};
-use multidb::testing::server::Server;
+use multidb::testing::server::{Client, Server};
 use multidb::{ErrorKind, Event, MultiDbClient, MultiDbConnection};
 use redis::{AsyncCommands, PushInfo, PushKind};
 use tokio::task::JoinHandle;
@@ -360,39 +360,43 @@ async fn nobody_to_ask_is_an_error_in_time_and_the_wish_stands() {
 }
 
 /// The old link goes on reading while calls are in flight on its database. Naive: what it takes with it
-/// when it is cut meanwhile is nobody's business.
+/// when it is cut meanwhile, or has been silent since before the switch, is nobody's business.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loss_on_the_way_out_is_told_too() {
-    let (east, west) = (
-        Server::start().await.unwrap(),
-        Server::start().await.unwrap(),
-    );
-    let client = MultiDbClient::open([(east.url(), 1.0), (west.url(), 0.5)]).unwrap();
-    let mut pubsub = client.get_async_pubsub().await.unwrap();
-    pubsub.subscribe("news").await.unwrap();
-    let by = |command: &str| {
-        let clients = east.clients();
-        clients
-            .into_iter()
-            .find(|client| client.last_command() == command)
-    };
-    let mut con = client.connection();
-    let () = con.set("key", 1).await.unwrap();
-    by("set").expect("the callers' connection").hang(true);
-    let in_flight = tokio::spawn(async move { con.get::<_, i64>("key").await });
-    sleep(Duration::from_millis(5)).await;
-    client.switch_to(west.addr().to_string()).await.unwrap();
+    type Cut = fn(&Client);
+    let cuts: [(&str, Cut); 2] = [("killed", Client::kill), ("silent", |link| link.hang(true))];
+    for (what, cut) in cuts {
+        let (east, west) = (
+            Server::start().await.unwrap(),
+            Server::start().await.unwrap(),
+        );
+        let client = MultiDbClient::open([(east.url(), 1.0), (west.url(), 0.5)]).unwrap();
+        let mut pubsub = client.get_async_pubsub().await.unwrap();
+        pubsub.subscribe("news").await.unwrap();
+        let by = |command: &str| {
+            let clients = east.clients();
+            clients
+                .into_iter()
+                .find(|client| client.last_command() == command)
+        };
+        let mut con = client.connection();
+        let () = con.set("key", 1).await.unwrap();
+        by("set").expect("the callers' connection").hang(true);
+        let in_flight = tokio::spawn(async move { con.get::<_, i64>("key").await });
+        sleep(Duration::from_millis(5)).await;
+        client.switch_to(west.addr().to_string()).await.unwrap();
 
-    let mut notifications = pubsub.on_notification();
-    let mut gap = async || match timeout(LIMIT, notifications.next()).await.unwrap() {
-        Some(Notification::Resubscribed { gap, .. }) => gap,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(gap().await, None, "the switch");
-    by("subscribe").expect("the old link").kill();
-    assert!(gap().await.is_some(), "the cut");
-    let _ = in_flight.await.unwrap();
-    client.close().await;
+        let mut notifications = pubsub.on_notification();
+        let mut gap = async || match timeout(LIMIT, notifications.next()).await.expect(what) {
+            Some(Notification::Resubscribed { gap, .. }) => gap,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(gap().await, None, "the switch");
+        cut(&by("subscribe").expect("the old link"));
+        assert!(gap().await.is_some(), "{what}");
+        let _ = in_flight.await.unwrap();
+        client.close().await;
+    }
 }
 
 // --- permissions ---

@@ -177,7 +177,7 @@ impl Link {
         let interval = self.core.config.health.interval;
         let mut session = Session::new(limit, self.everything());
         let mut pings = FuturesUnordered::<BoxFuture<'static, ()>>::new();
-        let mut leaving: Option<BoxFuture<'static, ()>> = None;
+        let mut leaving: Option<BoxFuture<'static, bool>> = None;
         let mut keepalive = Instant::now() + interval;
         // A ping of our own, and what had been read before it.
         let mut check: Option<(BoxFuture<'static, bool>, u64)> = None;
@@ -222,7 +222,10 @@ impl Link {
                     None => session.wait_longer(&wire),
                 },
                 Some(()) = pings.next() => {}
-                () = optional(&mut leaving) => {
+                answered = optional(&mut leaving) => {
+                    if !answered {
+                        return End::Lost(self.heard.last());
+                    }
                     // All that came before the answer to the last ping is here by now.
                     while let Some(message) = wire.next_now() {
                         self.deliver(message);
@@ -411,12 +414,12 @@ fn ping(
 }
 
 /// Ends when nothing can come any more of what was published before the client left: the calls in
-/// flight have ended, and the connection has answered a ping sent after that.
+/// flight have ended, and the connection has answered a ping sent after that. False: it has not.
 fn last_words(
     commands: &Commands,
     left: Arc<Conn<Redis>>,
     limit: Duration,
-) -> BoxFuture<'static, ()> {
+) -> BoxFuture<'static, bool> {
     let commands = commands.clone();
     Box::pin(async move {
         // A call ends by its own timeout, and one that chose this connection just before may not
@@ -431,7 +434,8 @@ fn last_words(
             };
             tokio::time::sleep(POLL).await;
         }
-        let _ = timeout(limit, commands.ping(None)).await;
+        let answered = timeout(limit, commands.ping(None)).await;
+        answered.is_ok_and(|answer| answer.is_ok())
     })
 }
 
@@ -442,7 +446,7 @@ async fn checked(check: &mut Option<(BoxFuture<'static, bool>, u64)>) -> (bool, 
     }
 }
 
-async fn optional(future: &mut Option<BoxFuture<'static, ()>>) {
+async fn optional(future: &mut Option<BoxFuture<'static, bool>>) -> bool {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
