@@ -39,6 +39,7 @@
 //! * [`FailoverStrategy`], [`FailureDetector`], [`HealthCheck`]: policies of your own;
 //! * [`engine`]: what is needed to write another backend;
 //! * `blocking` (feature): the same for synchronous code;
+//! * `telemetry` (features `metrics`, `tracing`): what operators look at;
 //! * `testing` (feature): servers and networks that break on command.
 //!
 //! The book in `docs` says what is guaranteed and what is not, how failures are noticed, and what each
@@ -49,6 +50,8 @@
 
 pub mod backends;
 pub mod engine;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -92,6 +95,8 @@ mod book {
     mod configuration {}
     #[doc = include_str!("../docs/src/operating.md")]
     mod operating {}
+    #[doc = include_str!("../docs/src/telemetry.md")]
+    mod telemetry {}
     #[doc = include_str!("../docs/src/redis.md")]
     mod redis {}
     #[doc = include_str!("../docs/src/pubsub.md")]

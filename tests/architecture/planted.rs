@@ -136,6 +136,10 @@ fn telemetry_knows_events_and_snapshots_only() {
     );
     refused(
         "src/telemetry/metrics.rs",
+        "use crate::engine::backend::Backend;",
+    );
+    refused(
+        "src/telemetry/metrics.rs",
         "use crate::backends::redis::Connection;",
     );
     accepted(

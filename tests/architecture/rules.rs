@@ -235,6 +235,9 @@ impl Room {
                 &["telemetry"],
                 &["engine", "event"],
                 &["engine", "snapshot"],
+                // What events consist of.
+                &["engine", "backend", "Verdict"],
+                &["engine", "circuit", "CircuitState"],
             ],
             Self::Testing => &[&["testing"], &["engine"]],
         };

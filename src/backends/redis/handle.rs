@@ -324,7 +324,7 @@ impl RedisHandle {
         self.link.driver.abort();
     }
 
-    /// Runs a command beside the callers' own, such as one of a [`HealthCheck`]. It has no deadline
+    /// Runs a command beside the callers' own, such as one of a [`HealthCheck`](crate::HealthCheck). It has no deadline
     /// here: a check is dropped when its time is up.
     ///
     /// # Errors
