@@ -90,8 +90,8 @@ enum Done<B: Backend> {
         slot: Slot,
         incarnation: u64,
     },
-    /// Every follower is on this member.
-    Prepared(MemberKey),
+    /// Every follower is on this member; `None`: they did not get there in time.
+    Prepared(Option<MemberKey>),
     Drained {
         event: Option<Event>,
         /// To be ended: its member has left, or its time was up.
@@ -103,8 +103,11 @@ enum Done<B: Backend> {
     ),
 }
 
-/// How long the end waits for tasks that have been aborted, and followers are watched.
+/// How long the end waits for tasks that have been aborted.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long followers are watched on their way. The machine waits no longer than this.
+const FOLLOWING: Duration = Duration::from_secs(1);
 
 /// At most so many ended connections of a member are remembered for fencing.
 const MARKS: usize = 256;
@@ -355,7 +358,11 @@ impl<B: Backend> Supervisor<B> {
                 }
                 self.feed(Input::Lost { member, slot });
             }
-            Done::Prepared(member) => self.feed(Input::Prepared { member }),
+            Done::Prepared(member) => {
+                if let Some(member) = member {
+                    self.feed(Input::Prepared { member });
+                }
+            }
             Done::Drained { event, end } => {
                 if let Some(conn) = end {
                     self.leaving.remove(&conn.incarnation);
@@ -483,10 +490,9 @@ impl<B: Backend> Supervisor<B> {
         }
         let followers = self.core.followers.clone();
         self.tasks.spawn(async move {
-            // Whether they get there or not, the machine does not wait for longer.
             let there = followers.wait_for(member);
-            let _ = tokio::time::timeout(PATIENCE, there).await;
-            Done::Prepared(member)
+            let arrived = tokio::time::timeout(FOLLOWING, there).await;
+            Done::Prepared(arrived.is_ok().then_some(member))
         });
     }
 
