@@ -39,8 +39,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .publish("news", "from the west, and nothing was missed")
         .await?;
     west.kill();
-    // Published until somebody is there to read it: pub/sub keeps nothing.
-    while con.publish::<_, _, i64>("news", "the end").await? == 0 {}
+    // Until somebody has read it: pub/sub keeps nothing, and what met the kill may be lost with it.
+    while !(con.publish::<_, _, i64>("news", "the end").await).is_ok_and(|readers| readers > 0) {}
     reader.await?;
     client.close().await;
     Ok(())
