@@ -52,6 +52,13 @@ impl Followers {
         places.ready_on.values().all(|&on| on == Some(member))
     }
 
+    /// Nobody is being sent anywhere: where they went before says nothing of where they are now.
+    pub(crate) fn call_back(&self) {
+        for on in self.lock().ready_on.values_mut() {
+            *on = None;
+        }
+    }
+
     /// Ends when all are there. Cancel-safe.
     pub(crate) async fn wait_for(&self, member: MemberKey) {
         loop {
@@ -108,5 +115,10 @@ mod tests {
         assert!((&mut waiting).now_or_never().is_none());
         drop(two);
         assert!(waiting.now_or_never().is_some());
+        followers.call_back();
+        assert!(
+            !followers.are_on(west),
+            "for the next time it must say so again"
+        );
     }
 }

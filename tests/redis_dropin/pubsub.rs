@@ -192,6 +192,27 @@ async fn neither_does_one_after_a_reconnect() {
     client.close().await;
 }
 
+/// Naive: that a subscriber once went ahead to a database is taken for being there still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_does_a_return_to_where_it_was_prepared_before() {
+    let databases = Databases::start().await;
+    let client = databases.client().await;
+    let listener = Listener::on(&client).await;
+    let (east, west) = (databases.east_id(), databases.west_id());
+    client.switch_to(&west).await.unwrap();
+    client.switch_to(&east).await.unwrap();
+    no_subscribers(&databases.west).await;
+    // As a failover does, this sends nobody ahead.
+    client.force_active(&west, None).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    client.unpin().await.unwrap();
+    client.switch_to(&east).await.unwrap();
+    let heard = listener.all(0).await;
+    let told: Vec<_> = heard.gaps.iter().map(Option::is_some).collect();
+    assert_eq!(told, [false, false, true, false]);
+    client.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neither_does_disabling_the_active_database() {
     let databases = Databases::start().await;

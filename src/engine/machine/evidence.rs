@@ -48,16 +48,14 @@ impl Machine {
         let mut bad = guarded(|| domain.detector.observe(now, evidence.seen));
         let name = evidence.domain.clone();
         let refused = evidence.at_once.is_some() || evidence.repeated > 0;
-        if evidence.wrote && !refused && self.active_domain().as_ref() == Some(&name) {
-            let suspect = self.trouble.is_some();
-            self.absolve(FoundBy::Refusals, now);
-            if suspect && self.trouble.is_none() {
-                // The refusals in its window are of the state that is over.
-                if let Some(domain) = self.domains.get_mut(&name) {
-                    let detector = &mut domain.detector;
-                    bad = guarded(|| detector.reset()).map(|()| false);
-                }
-            }
+        if evidence.wrote
+            && !refused
+            && self.active_domain().as_ref() == Some(&name)
+            && self.absolve(FoundBy::Refusals, now)
+            && let Some(domain) = self.domains.get_mut(&name)
+        {
+            // The refusals in its window are of the state that is over.
+            bad = guarded(|| domain.detector.reset()).map(|()| false);
         }
         if bad.is_none() {
             self.replace_detector(&name);

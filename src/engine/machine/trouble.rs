@@ -118,16 +118,18 @@ impl Machine {
     }
 
     /// What was held against the active member up to `asked` is refuted: nobody need flee from it.
-    pub(super) fn absolve(&mut self, by: FoundBy, asked: Instant) {
-        if matches!(
+    pub(super) fn absolve(&mut self, by: FoundBy, asked: Instant) -> bool {
+        let refuted = matches!(
             self.trouble,
             Some(Trouble {
                 sign: Sign::Verdict { found, last, .. },
                 ..
             }) if found == by && last <= asked
-        ) {
+        );
+        if refuted {
             self.trouble = None;
         }
+        refuted
     }
 
     /// When the verdict on the active member is history, if there is one.

@@ -68,6 +68,9 @@ impl<B: Backend> Supervisor<B> {
             let database = self.members.get(&member)?.database.clone();
             Some(Upcoming { member, database })
         });
+        if upcoming.is_none() {
+            self.core.followers.call_back();
+        }
         self.core.routing.set(Arc::new(Routing {
             live,
             status: snapshot.status,

@@ -622,3 +622,29 @@ fn a_suspicion_is_not_lost_on_an_attempt_that_takes_longer_than_its_pause() {
     assert_eq!(s.circuit("a"), CircuitState::Open);
     s.switched("a", "b", Reason::HealthCheck);
 }
+
+/// Alone, and so kept; said once that there is nowhere to go, not once more when all is well again.
+#[test]
+fn refusals_of_a_state_that_is_over_are_no_rate_of_failures() {
+    let mut s = Story::running(&[("a", 1.0)]);
+    s.evidence("a", |e| {
+        e.seen = Observed::new(0, 40);
+        e.at_once = Some("READONLY");
+    });
+    s.quiet();
+    for _ in 0..3 {
+        s.wait(ms(100));
+        s.evidence("a", |e| {
+            e.seen = Observed::new(5, 0);
+            e.wrote = true;
+        });
+        s.quiet();
+    }
+    let nowhere = |event: &&Event| matches!(event, Event::NowhereToGo { .. });
+    assert_eq!(
+        s.events.iter().filter(nowhere).count(),
+        1,
+        "{:#?}",
+        s.events
+    );
+}
