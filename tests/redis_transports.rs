@@ -24,7 +24,7 @@ use redis::{AsyncCommands, aio::ConnectionLike};
 use tokio::time::{Instant, sleep, timeout};
 
 use support::eventually;
-use support::redis_server::{RedisServer, Tls};
+use support::redis_server::{MASTER, RedisServer, Tls};
 
 // === certificates ===
 

@@ -25,6 +25,7 @@ mod pubsub;
 mod scripts;
 #[cfg(feature = "redis-rustls")]
 mod secured;
+mod sentinel;
 #[cfg(feature = "redis-rustls")]
 mod tls;
 #[cfg(feature = "redis-rustls")]

@@ -34,6 +34,7 @@ pub(crate) struct Builder {
     password: Option<String>,
     tls: Option<Tls>,
     unix: bool,
+    sentinel: Option<SocketAddr>,
 }
 
 /// What a server with TLS shows and asks for. All PEM.
@@ -78,6 +79,13 @@ impl Builder {
         self
     }
 
+    /// Watches the master at this address, by the name [`MASTER`], as a sentinel that needs nobody else to
+    /// promote a replica. Notices a death after half a second.
+    pub(crate) fn sentinel_of(mut self, master: SocketAddr) -> Self {
+        self.sentinel = Some(master);
+        self
+    }
+
     /// Starts the server on a free port and waits until it answers.
     ///
     /// # Panics
@@ -94,6 +102,16 @@ impl Builder {
             ] {
                 fs::write(dir.path().join(name), pem).expect("a file of TLS");
             }
+        }
+        if let Some(master) = self.sentinel {
+            let text = format!(
+                "sentinel monitor {MASTER} {} {} 1\n\
+                 sentinel down-after-milliseconds {MASTER} 500\n\
+                 sentinel failover-timeout {MASTER} 3000\n",
+                master.ip(),
+                master.port(),
+            );
+            fs::write(dir.path().join(SENTINEL), text).expect("a file of the sentinel");
         }
         let mut server = RedisServer {
             child: spawn(&self, [addr, tls_addr], &dir),
@@ -303,7 +321,11 @@ fn spawn(config: &Builder, [addr, tls_addr]: [SocketAddr; 2], dir: &TempDir) -> 
         listen.extend(["--tls-cert-file", "cert.pem"].map(str::to_owned));
         listen.extend(["--tls-key-file", "key.pem"].map(str::to_owned));
     }
-    let child = Command::new("redis-server")
+    let mut command = Command::new("redis-server");
+    if config.sentinel.is_some() {
+        command.args([SENTINEL, "--sentinel"]);
+    }
+    let child = command
         .current_dir(dir.path())
         .args(["--bind", "127.0.0.1", "--port", &addr.port().to_string()])
         .args(["--save", "", "--enable-debug-command", "yes", "--dir"])
@@ -333,8 +355,12 @@ fn reserve_port() -> io::Result<(Socket, SocketAddr)> {
     Ok((socket, addr))
 }
 
+/// What sentinels call the master that they watch.
+pub(crate) const MASTER: &str = "main";
+
 const START_LIMIT: Duration = Duration::from_secs(10);
 const ADMIN_LIMIT: Duration = Duration::from_secs(5);
 const ADMIN_NAME: &str = "rig-admin";
 const SOCKET: &str = "a server.sock";
+const SENTINEL: &str = "sentinel.conf";
 const LOG: &str = "server.log";

@@ -83,6 +83,11 @@ pub struct DatabaseConfig {
     /// The file that holds the password, in place of the one of the URL; read for every connection, so
     /// that a rotated password is found.
     pub password_file: Option<PathBuf>,
+    /// The user at the sentinels of a `redis-sentinel://` URL.
+    pub sentinel_user: Option<String>,
+    /// The variable of the environment that holds the password of the sentinels; read when the builder is
+    /// made.
+    pub sentinel_password_env: Option<String>,
     /// See [`RedisEndpoint::client_name`]. Default: none.
     pub client_name: Option<String>,
     /// Default 1.
@@ -211,6 +216,19 @@ impl DatabaseConfig {
             let user = endpoint.info().username();
             let file = secret::PasswordFile::new(path, user)?;
             endpoint = endpoint.credentials(file);
+        }
+        let sentinel_user = self.sentinel_user.as_deref();
+        match &self.sentinel_password_env {
+            Some(name) => {
+                let password = secret::variable(name)
+                    .map_err(|error| error.renamed("sentinel_password_env"))?;
+                endpoint = endpoint.sentinel_credentials(sentinel_user, &password)?;
+            }
+            None if sentinel_user.is_some() => {
+                let problem = "needs a sentinel_password_env";
+                return Err(ConfigError::new("sentinel_user", problem));
+            }
+            None => {}
         }
         #[cfg(feature = "redis-rustls")]
         if let Some(files) = &self.tls {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ::redis::RedisError;
 use futures_util::future::BoxFuture;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,12 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
 use super::dial::dial;
-use super::endpoint::{Address, RedisEndpoint};
-use crate::engine::backend::{Meter, Wiring};
+use super::endpoint::RedisEndpoint;
+use super::endpoint::place::Address;
+use crate::engine::backend::{Fault, Meter, Wiring};
 
 /// Opens transports to endpoints. The same driver code then runs over TCP, in memory or in a simulation.
 pub trait Connector: Send + Sync + 'static {
-    /// Opens one transport. Dropped when the connect timeout passes, so it must be cancel-safe.
+    /// Opens one transport to an endpoint at one address: a server, a node, a sentinel. Dropped when the connect timeout passes, so it must be cancel-safe.
     ///
     /// A transport that is dropped must deliver nothing afterwards of what was written to it: an
     /// abandoned command that arrives later would run behind everybody's back.
@@ -92,19 +94,51 @@ impl Connector for TcpConnector {
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>> {
         Box::pin(async move {
             let transport: Box<dyn Transport> = match endpoint.address() {
-                Address::Tcp { host, port } => {
+                Some(Address::Tcp { host, port }) => {
                     let stream = dial(host, *port).await?;
                     self.prepare(&SockRef::from(&stream), wiring)?;
                     Box::new(stream)
                 }
                 #[cfg(unix)]
-                Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+                Some(Address::Unix(path)) => Box::new(UnixStream::connect(path).await?),
                 // No URL that is accepted leads here.
                 #[cfg(not(unix))]
-                Address::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+                Some(Address::Unix(_)) => return Err(io::ErrorKind::Unsupported.into()),
+                // Nor does the backend: it asks for the servers that it has found.
+                None => return Err(io::ErrorKind::Unsupported.into()),
             };
             Ok(transport)
         })
+    }
+}
+
+/// Opens transports by the client's connector, and makes of them what every connection needs.
+#[derive(Clone)]
+pub(super) struct Dialer(Arc<dyn Connector>);
+
+impl Dialer {
+    pub(super) fn new(connector: impl Connector) -> Self {
+        Self(Arc::new(connector))
+    }
+
+    /// A byte stream to a server that has not been greeted yet. `cap`: what it may send before a reply is
+    /// complete.
+    pub(super) async fn transport(
+        &self,
+        endpoint: &RedisEndpoint,
+        wiring: &Wiring,
+        cap: Arc<AtomicU64>,
+    ) -> Result<Metered, Fault> {
+        let transport = self.0.connect(endpoint, wiring).await;
+        let transport = transport.map_err(RedisError::from)?;
+        // Here and not by the connector, so that no connector can forget it; and below the meter, which
+        // therefore counts plaintext: handed to TLS is as good as written.
+        #[cfg(feature = "redis-rustls")]
+        let transport = match endpoint.security() {
+            Some(tls) => tls.secure(transport).await.map_err(RedisError::from)?,
+            None => transport,
+        };
+        Ok(Metered::new(transport, wiring.meter.clone(), cap))
     }
 }
 

@@ -1,11 +1,17 @@
 //! Where a Redis database is and how to greet it.
 
+pub(super) mod place;
+
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use ::redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+use ::redis::{IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
+use self::place::{Address, Place};
 use super::credentials::{CredentialsProvider, Provider};
+use super::sentinel::{self, Sentinels};
+use crate::engine::backend::{Fault, FaultKind};
 use crate::engine::database::DatabaseId;
 use crate::engine::error::ConfigError;
 
@@ -17,20 +23,13 @@ use super::tls::{Tls, TlsConfig};
 /// The password is never shown.
 #[derive(Clone)]
 pub struct RedisEndpoint {
-    address: Address,
-    /// What the address is greeted with before Redis is.
+    place: Place,
+    /// What an address is greeted with before Redis is.
     #[cfg(feature = "redis-rustls")]
     tls: Option<Tls>,
     provider: Option<Provider>,
     client_name: Option<String>,
     info: RedisConnectionInfo,
-}
-
-/// How a server is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address {
-    Tcp { host: String, port: u16 },
-    Unix(PathBuf),
 }
 
 impl RedisEndpoint {
@@ -40,7 +39,11 @@ impl RedisEndpoint {
     /// * `rediss://…[#insecure]`, also `valkeys://`: the same by TLS, with the feature `redis-rustls`; see
     ///   `tls` for what is trusted. With `#insecure` any certificate is;
     /// * `unix:///path[?db=1][&user=user][&pass=password][&protocol=resp3]`, also `redis+unix://` and
-    ///   `valkey+unix://`, on Unix.
+    ///   `valkey+unix://`, on Unix;
+    /// * `redis-sentinel://[user][:password@]host[:port][,host[:port]]…[/db][?protocol=resp3]#master`, also
+    ///   `valkey-sentinel://`: the master of this name, wherever the sentinels at these hosts (port 26379)
+    ///   say that it is. `rediss-sentinel://` and `valkeys-sentinel://` reach both by TLS. User and password
+    ///   are those of the master; see [`RedisEndpoint::sentinel_credentials`].
     ///
     /// # Errors
     /// [`ConfigError`] for the field `url`; it never repeats the URL, which may hold a password.
@@ -48,6 +51,10 @@ impl RedisEndpoint {
         match url.split_once("://") {
             Some(("redis" | "valkey", _)) => Self::plain(url),
             Some(("rediss" | "valkeys", rest)) => Self::secure(rest),
+            Some(("redis-sentinel" | "valkey-sentinel", rest)) => Self::watched(rest),
+            Some(("rediss-sentinel" | "valkeys-sentinel", rest)) => {
+                Self::watched(rest)?.over_tls(false)
+            }
             Some(("unix" | "redis+unix" | "valkey+unix", _)) if cfg!(unix) => Self::plain(url),
             Some(("unix" | "redis+unix" | "valkey+unix", _)) => {
                 Err(wrong("names a unix socket, which this platform has not"))
@@ -72,7 +79,7 @@ impl RedisEndpoint {
             .set_lib_name("multidb", env!("CARGO_PKG_VERSION"));
         let address = Address::of(parsed.addr())?;
         Ok(Self {
-            address,
+            place: Place::At(address),
             #[cfg(feature = "redis-rustls")]
             tls: None,
             provider: None,
@@ -82,23 +89,120 @@ impl RedisEndpoint {
     }
 
     /// The driver knows `rediss://` only with a TLS of its own, so the scheme and the fragment are ours.
-    #[cfg(feature = "redis-rustls")]
     fn secure(rest: &str) -> Result<Self, ConfigError> {
-        let (rest, config) = match rest.split_once('#') {
-            None => (rest, TlsConfig::new()),
-            Some((rest, "insecure")) => (rest, TlsConfig::new().danger_accept_invalid_certs()),
+        let (rest, insecure) = match rest.split_once('#') {
+            None => (rest, false),
+            Some((rest, "insecure")) => (rest, true),
             Some(_) => return Err(wrong("ends in a # other than #insecure")),
         };
-        let mut endpoint = Self::plain(&format!("redis://{rest}"))?;
-        endpoint.tls = Some(Tls::new(endpoint.host().unwrap_or_default(), config)?);
-        Ok(endpoint)
+        Self::plain(&format!("redis://{rest}"))?.over_tls(insecure)
+    }
+
+    #[cfg(feature = "redis-rustls")]
+    fn over_tls(mut self, insecure: bool) -> Result<Self, ConfigError> {
+        let config = match insecure {
+            true => TlsConfig::new().danger_accept_invalid_certs(),
+            false => TlsConfig::new(),
+        };
+        self.tls = Some(Tls::new(self.some_host(), config)?);
+        Ok(self)
     }
 
     #[cfg(not(feature = "redis-rustls"))]
-    fn secure(_: &str) -> Result<Self, ConfigError> {
+    fn over_tls(self, _: bool) -> Result<Self, ConfigError> {
         Err(wrong(
             "asks for TLS, which needs the feature `redis-rustls`",
         ))
+    }
+
+    /// A host of the URL, to begin with.
+    #[cfg(feature = "redis-rustls")]
+    fn some_host(&self) -> &str {
+        let address = match &self.place {
+            Place::At(address) => Some(address),
+            Place::Sentinel(sentinels) => sentinels.addresses().first(),
+        };
+        match address {
+            Some(Address::Tcp { host, .. }) => host,
+            Some(Address::Unix(_)) | None => "",
+        }
+    }
+
+    /// By sentinels.
+    fn watched(rest: &str) -> Result<Self, ConfigError> {
+        let (rest, master) = match rest.split_once('#') {
+            Some((rest, master)) if !master.is_empty() => (rest, master),
+            _ => return Err(wrong("does not end in # and the name of a master")),
+        };
+        let (mut endpoint, addresses) = Self::across(rest, sentinel::PORT)?;
+        endpoint.place = Place::Sentinel(Arc::new(Sentinels::new(master, addresses)?));
+        Ok(endpoint)
+    }
+
+    /// A URL without its scheme that names several hosts, and their addresses.
+    fn across(rest: &str, default_port: u16) -> Result<(Self, Vec<Address>), ConfigError> {
+        let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (user, hosts) = match authority.rsplit_once('@') {
+            Some((user, hosts)) => (format!("{user}@"), hosts),
+            None => (String::new(), authority),
+        };
+        let mut described = None;
+        let mut addresses = Vec::new();
+        for host in hosts.split(',') {
+            // An IPv6 address stands in brackets.
+            let named = host.rsplit(']').next().unwrap_or_default();
+            let port = match named.contains(':') {
+                true => String::new(),
+                false => format!(":{default_port}"),
+            };
+            let endpoint = Self::plain(&format!("redis://{user}{host}{port}{tail}"))?;
+            addresses.extend(endpoint.address().cloned());
+            described.get_or_insert(endpoint);
+        }
+        let endpoint = described.ok_or_else(|| wrong("does not name a host and a port"))?;
+        Ok((endpoint, addresses))
+    }
+
+    /// What the sentinels of a `redis-sentinel://` URL are greeted with. Default: nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the field `sentinel_credentials`, of another URL.
+    pub fn sentinel_credentials(
+        mut self,
+        user: Option<&str>,
+        password: &str,
+    ) -> Result<Self, ConfigError> {
+        let Place::Sentinel(sentinels) = &mut self.place else {
+            let problem = "needs a redis-sentinel:// URL";
+            return Err(ConfigError::new("sentinel_credentials", problem));
+        };
+        Arc::make_mut(sentinels).authenticate(user, password);
+        Ok(self)
+    }
+
+    /// The same, at this address: where it has been found to lead.
+    pub(super) fn at(&self, address: Address) -> Result<Self, Fault> {
+        #[cfg(feature = "redis-rustls")]
+        let tls = match (&self.tls, &address) {
+            (Some(tls), Address::Tcp { host, .. }) => Some(tls.at(host).map_err(|_| {
+                Fault::new(FaultKind::Denied, "at a host that no certificate can name")
+            })?),
+            (_, _) => None,
+        };
+        Ok(Self {
+            place: Place::At(address),
+            #[cfg(feature = "redis-rustls")]
+            tls,
+            ..self.clone()
+        })
+    }
+
+    /// The same, greeted as by another client.
+    pub(super) fn greeted(mut self, info: RedisConnectionInfo) -> Self {
+        self.provider = None;
+        self.client_name = None;
+        self.info = info;
+        self
     }
 
     /// Whom to trust and who we are, instead of the defaults. What the URL says by `#insecure` stays.
@@ -108,14 +212,14 @@ impl RedisEndpoint {
     /// nobody, see [`TlsConfig::ca_pem`].
     #[cfg(feature = "redis-rustls")]
     pub fn tls(mut self, config: TlsConfig) -> Result<Self, ConfigError> {
-        let (Some(tls), Some(host)) = (&self.tls, self.host()) else {
+        let Some(tls) = &self.tls else {
             return Err(ConfigError::new("tls", "needs a rediss:// URL"));
         };
         let config = match tls.is_insecure() {
             true => config.danger_accept_invalid_certs(),
             false => config,
         };
-        self.tls = Some(Tls::new(host, config)?);
+        self.tls = Some(Tls::new(self.some_host(), config)?);
         self.ready()
     }
 
@@ -134,13 +238,15 @@ impl RedisEndpoint {
         self.tls.as_ref()
     }
 
-    /// `host:port`, with `/db` for a database number other than 0; of a socket its path, with `?db=`.
+    /// `host:port`, with `/db` for a database number other than 0; of a socket its path, with `?db=`; behind
+    /// sentinels `master@host:port,host:port`.
     #[must_use]
     pub fn name(&self) -> String {
-        match (&self.address, self.info.db()) {
-            (Address::Unix(_), 0) | (Address::Tcp { .. }, 0) => self.address.to_string(),
-            (Address::Unix(_), db) => format!("{}?db={db}", self.address),
-            (Address::Tcp { .. }, db) => format!("{}/{db}", self.address),
+        let place = self.place.name();
+        match (self.address(), self.info.db()) {
+            (_, 0) => place,
+            (Some(Address::Unix(_)), db) => format!("{place}?db={db}"),
+            (_, db) => format!("{place}/{db}"),
         }
     }
 
@@ -151,19 +257,19 @@ impl RedisEndpoint {
         })
     }
 
-    /// The host, a name or an address; none of a unix socket.
+    /// The host, a name or an address; none of a unix socket, nor where there are several.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
-        match &self.address {
+        match self.address()? {
             Address::Tcp { host, .. } => Some(host),
             Address::Unix(_) => None,
         }
     }
 
-    /// The TCP port, 6379 by default; none of a unix socket.
+    /// The TCP port, 6379 by default; none where there is no [`RedisEndpoint::host`].
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        match &self.address {
+        match self.address()? {
             Address::Tcp { port, .. } => Some(*port),
             Address::Unix(_) => None,
         }
@@ -172,7 +278,7 @@ impl RedisEndpoint {
     /// The path of a unix socket.
     #[must_use]
     pub fn socket(&self) -> Option<&Path> {
-        match &self.address {
+        match self.address()? {
             Address::Tcp { .. } => None,
             Address::Unix(path) => Some(path),
         }
@@ -230,8 +336,12 @@ impl RedisEndpoint {
         self.client_name.as_deref()
     }
 
-    pub(super) fn address(&self) -> &Address {
-        &self.address
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn address(&self) -> Option<&Address> {
+        self.place.address()
     }
 
     pub(crate) fn info(&self) -> &RedisConnectionInfo {
@@ -242,7 +352,7 @@ impl RedisEndpoint {
 impl fmt::Debug for RedisEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("RedisEndpoint");
-        shown.field("address", &self.address);
+        shown.field("place", &self.place);
         #[cfg(feature = "redis-rustls")]
         shown.field("tls", &self.tls);
         shown
@@ -253,35 +363,6 @@ impl fmt::Debug for RedisEndpoint {
                 &(self.info.password().is_some() || self.provider.is_some()),
             )
             .finish()
-    }
-}
-
-// === impl Address ===
-
-impl Address {
-    fn of(parsed: &ConnectionAddr) -> Result<Self, ConfigError> {
-        match parsed {
-            ConnectionAddr::Tcp(host, port) if !host.is_empty() && *port != 0 => Ok(Self::Tcp {
-                host: host.clone(),
-                port: *port,
-            }),
-            // `unix://` alone names the root.
-            ConnectionAddr::Unix(path) if path.file_name().is_some() => {
-                Ok(Self::Unix(path.clone()))
-            }
-            ConnectionAddr::Unix(_) => Err(wrong("does not name a socket")),
-            _ => Err(wrong("does not name a host and a port")),
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => path.display().fmt(f),
-        }
     }
 }
 
@@ -330,11 +411,30 @@ mod tests {
         assert_eq!(plain.id().unwrap(), *"/run/redis.sock");
     }
 
+    #[test]
+    fn sentinels_are_named_with_their_master_and_the_password_never_shown() {
+        for scheme in ["redis-sentinel", "valkey-sentinel"] {
+            let url = format!("{scheme}://bob:{SECRET}@a,b:7000,[::1]/3?protocol=resp3#main");
+            let endpoint = RedisEndpoint::parse(&url).unwrap();
+            assert_eq!(endpoint.name(), "main@a:26379,b:7000,[::1]:26379/3");
+            assert_eq!((endpoint.host(), endpoint.port()), (None, None));
+            assert_eq!(endpoint.info().username(), Some("bob"));
+            assert_eq!(endpoint.info().password(), Some(SECRET));
+            assert_eq!(endpoint.protocol(), ProtocolVersion::RESP3);
+            assert!(!format!("{endpoint:?}").contains(SECRET));
+            let endpoint = endpoint.sentinel_credentials(None, "of the sentinel");
+            assert!(!format!("{endpoint:?}").contains("of the sentinel"));
+        }
+        let plain = RedisEndpoint::parse("redis://a").unwrap();
+        let error = plain.sentinel_credentials(None, SECRET).unwrap_err();
+        assert_eq!(error.field(), "sentinel_credentials");
+    }
+
     #[cfg(not(feature = "redis-rustls"))]
     #[test]
     fn tls_without_the_feature_is_refused_by_its_name() {
-        for scheme in ["rediss", "valkeys"] {
-            let url = format!("{scheme}://bob:{SECRET}@host:1/");
+        for scheme in ["rediss", "valkeys", "rediss-sentinel", "valkeys-sentinel"] {
+            let url = format!("{scheme}://bob:{SECRET}@host:1/#insecure");
             let error = RedisEndpoint::parse(&url).unwrap_err();
             assert_eq!(error.field(), "url");
             assert!(error.problem().contains("redis-rustls"), "{error}");
@@ -396,6 +496,12 @@ mod tests {
             "unix:///",
             "unix:///run/redis.sock?db=-1",
             "unix:///run/redis.sock?db=x",
+            "redis-sentinel://a:1,b:2",
+            "redis-sentinel://a:1,b:2#",
+            "redis-sentinel://a:1,b:2#two words",
+            "redis-sentinel://a:1,,b:2#main",
+            "redis-sentinel://#main",
+            "redis-sentinel://a:1/x#main",
         ] {
             let error = RedisEndpoint::parse(url).unwrap_err();
             assert_eq!(error.field(), "url", "{url}");

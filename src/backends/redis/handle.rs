@@ -1,5 +1,6 @@
 //! The backend: connecting, checking, fencing, aborting.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -20,10 +21,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::classify::classify_command;
 use super::commands::is_among;
-use super::connector::{Connector, HANDSHAKE_CAP, Metered, REPLY_CAP};
+use super::connector::{Connector, Dialer, HANDSHAKE_CAP, REPLY_CAP};
 use super::credentials::{greeting, renew};
 use super::cursors::Cursors;
 use super::endpoint::RedisEndpoint;
+use super::endpoint::place::Place;
 use super::lane::Lane;
 use super::scripts::{Script, Scripts, Sha};
 use crate::engine::backend::{
@@ -34,7 +36,7 @@ use crate::engine::database::Database;
 
 /// The Redis backend. Opens its transports through a [`Connector`].
 pub struct Redis {
-    connector: Box<dyn Connector>,
+    dialer: Dialer,
     /// Private connections that nobody uses at the moment.
     #[allow(clippy::disallowed_types)]
     lanes: Mutex<Vec<Lane>>,
@@ -64,6 +66,8 @@ struct Link {
     #[allow(clippy::disallowed_types)]
     loaded: Mutex<Vec<Sha>>,
     _renewing: Option<AbortOnDropHandle<()>>,
+    /// Ends the connection when the master is another one.
+    _following: Option<AbortOnDropHandle<()>>,
 }
 
 /// Names a connection at its server. Ids restart with the server, so an id alone could name
@@ -93,7 +97,7 @@ impl Redis {
     #[allow(clippy::disallowed_types)]
     pub fn new(connector: impl Connector) -> Self {
         Self {
-            connector: Box::new(connector),
+            dialer: Dialer::new(connector),
             lanes: Mutex::new(Vec::new()),
             cursors: Mutex::new(Cursors::of_a_client()),
             scripts: Mutex::default(),
@@ -103,7 +107,7 @@ impl Redis {
     }
 
     pub(super) fn connect_by(&mut self, connector: impl Connector) {
-        self.connector = Box::new(connector);
+        self.dialer = Dialer::new(connector);
     }
 
     pub(super) fn add_read_only(&mut self, names: impl Iterator<Item = String>) {
@@ -145,30 +149,30 @@ impl Redis {
         self.scripts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A byte stream to a database that has not been greeted yet. `cap`: what it may send before a reply
-    /// is complete.
-    pub(super) async fn transport(
+    pub(super) fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
+    /// Where an endpoint leads at the moment: itself, or what its sentinels say.
+    pub(super) async fn locate<'a>(
         &self,
-        endpoint: &RedisEndpoint,
-        wiring: &Wiring,
-        cap: Arc<AtomicU64>,
-    ) -> Result<Metered, Fault> {
-        let transport = self.connector.connect(endpoint, wiring).await;
-        let transport = transport.map_err(RedisError::from)?;
-        // Here and not by the connector, so that no connector can forget it; and below the meter, which
-        // therefore counts plaintext: handed to TLS is as good as written.
-        #[cfg(feature = "redis-rustls")]
-        let transport = match endpoint.security() {
-            Some(tls) => tls.secure(transport).await.map_err(RedisError::from)?,
-            None => transport,
-        };
-        Ok(Metered::new(transport, wiring.meter.clone(), cap))
+        endpoint: &'a RedisEndpoint,
+    ) -> Result<Cow<'a, RedisEndpoint>, Fault> {
+        match endpoint.place() {
+            Place::At(_) => Ok(Cow::Borrowed(endpoint)),
+            Place::Sentinel(sentinels) => {
+                let found = sentinels.find(&self.dialer, endpoint).await?;
+                Ok(Cow::Owned(found))
+            }
+        }
     }
 
     async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> Result<RedisHandle, Fault> {
+        let named = endpoint;
+        let endpoint = &*self.locate(endpoint).await?;
         let cap = Arc::new(AtomicU64::new(HANDSHAKE_CAP));
         let (info, expires) = greeting(endpoint).await?;
-        let stream = self.transport(endpoint, &wiring, cap.clone()).await?;
+        let stream = (self.dialer.transport(endpoint, &wiring, cap.clone())).await?;
         // Deadlines are the engine's: its sweep costs less than a timer per command.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
@@ -189,7 +193,6 @@ impl Redis {
         };
         let driver = driver.abort_handle();
         let mut link = Link {
-            driver,
             mark: None,
             meter: wiring.meter,
             loaded: Default::default(),
@@ -197,6 +200,8 @@ impl Redis {
                 let renewing = renew(endpoint.clone(), con.clone(), expires);
                 AbortOnDropHandle::new(tokio::spawn(renewing))
             }),
+            _following: self.follow(named, endpoint, &driver),
+            driver,
         };
         if let Some(name) = endpoint.name_for_clients() {
             // Whether it is let or not: a name is for people.
@@ -214,6 +219,22 @@ impl Redis {
             con,
             link: Arc::new(link),
         })
+    }
+}
+
+impl Redis {
+    fn follow(
+        &self,
+        named: &RedisEndpoint,
+        found: &RedisEndpoint,
+        driver: &AbortHandle,
+    ) -> Option<AbortOnDropHandle<()>> {
+        let (Place::Sentinel(sentinels), Some(at)) = (named.place(), found.address()) else {
+            return None;
+        };
+        let (dialer, driver) = (self.dialer.clone(), driver.clone());
+        let following = (sentinels.clone()).follow(dialer, named.clone(), at.clone(), driver);
+        Some(AbortOnDropHandle::new(tokio::spawn(following)))
     }
 }
 

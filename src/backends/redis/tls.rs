@@ -187,6 +187,14 @@ impl Tls {
         })
     }
 
+    /// The same for another host; sessions and certificates are shared.
+    pub(super) fn at(&self, host: &str) -> Result<Self, ConfigError> {
+        Ok(Self {
+            client: self.client.clone(),
+            ..Self::new(host, self.config.clone())?
+        })
+    }
+
     pub(super) fn is_insecure(&self) -> bool {
         self.config.insecure
     }

@@ -57,8 +57,9 @@ impl Wire {
         wiring: &Wiring,
     ) -> Result<Self, Fault> {
         let cap = Arc::new(AtomicU64::new(REPLY_CAP));
+        let endpoint = &*backend.locate(endpoint).await?;
         let (info, _) = greeting(endpoint).await?;
-        let stream = backend.transport(endpoint, wiring, cap).await?;
+        let stream = backend.dialer().transport(endpoint, wiring, cap).await?;
         let meter = wiring.meter.clone();
         let opened = match endpoint.protocol() {
             ProtocolVersion::RESP3 => Self::resp3(&info, stream, meter.clone()).await,
