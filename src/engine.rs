@@ -18,7 +18,7 @@ pub(crate) mod live;
 #[doc(hidden)]
 pub mod machine;
 pub mod membership;
-mod published;
+pub(crate) mod published;
 pub mod retry;
 pub mod run;
 pub mod snapshot;

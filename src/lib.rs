@@ -99,6 +99,10 @@ mod book {
     mod telemetry {}
     #[doc = include_str!("../docs/src/redis.md")]
     mod redis {}
+    #[doc = include_str!("../docs/src/transactions.md")]
+    mod transactions {}
+    #[doc = include_str!("../docs/src/cluster.md")]
+    mod cluster {}
     #[doc = include_str!("../docs/src/pubsub.md")]
     mod pubsub {}
     #[doc = include_str!("../docs/src/migration.md")]

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use multidb::command_table::{is_read_only, is_special};
+use multidb::command_table::{first_key_at, is_read_only, is_special};
 use redis::{Cmd, Value};
 
 mod support;
@@ -65,6 +65,83 @@ async fn what_is_tied_to_a_connection_is_special() {
     }
     for name in plain.difference(&used) {
         assert!(!commands.contains_key(*name), "{name} needs no reason");
+    }
+}
+
+/// By the place of a key that the server names, and by asking it where it names none.
+#[tokio::test]
+async fn a_command_goes_to_the_node_of_the_key_that_the_server_sees_first() {
+    let server = RedisServer::start().await;
+    let mut con = server.admin().await.expect("a connection");
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for entry in server.cmd::<Vec<Value>>(&["COMMAND"]).await {
+        let fields: Vec<Value> = redis::from_redis_value(entry).expect("an entry");
+        let name: String = redis::from_redis_value_ref(&fields[0]).expect("a name");
+        let arity: i64 = redis::from_redis_value_ref(&fields[1]).expect("an arity");
+        let flags: HashSet<String> = redis::from_redis_value_ref(&fields[2]).expect("flags");
+        let first: usize = redis::from_redis_value_ref(&fields[3]).expect("a place");
+        let subcommands: Vec<Value> = redis::from_redis_value_ref(&fields[9]).expect("a list");
+        if !subcommands.is_empty() {
+            continue;
+        }
+        let mut cmd = redis::cmd(&name);
+        for word in arguments(&name, arity.unsigned_abs() as usize) {
+            cmd.arg(word);
+        }
+        // Channels are no keys to the server, and belong to a node all the same.
+        let expected = match flags.contains("movablekeys") {
+            false if name == "spublish" => Some(1),
+            false => (first > 0).then_some(first),
+            true => {
+                let mut asked = redis::cmd("COMMAND");
+                asked.arg("GETKEYS");
+                for arg in cmd.args_iter() {
+                    if let redis::Arg::Simple(word) = arg {
+                        asked.arg(word);
+                    }
+                }
+                let keys: Vec<Vec<u8>> =
+                    asked.query_async(&mut con).await.unwrap_or_else(|error| {
+                        panic!("{name}: {error}");
+                    });
+                let words = cmd.args_iter().skip(1);
+                let at = words.into_iter().position(
+                    |arg| matches!(arg, redis::Arg::Simple(word) if word == keys[0].as_slice()),
+                );
+                at.map(|at| at + 1)
+            }
+        };
+        // Refused before a node is chosen.
+        if is_special(&cmd) && matches!(name.as_str(), "ssubscribe" | "sunsubscribe") {
+            continue;
+        }
+        if first_key_at(&cmd) != expected {
+            wrong.push((name, first_key_at(&cmd), expected));
+        }
+        seen += 1;
+    }
+    assert!(wrong.is_empty(), "ours, the server's: {wrong:?}");
+    assert!(seen > 200, "{seen} commands");
+}
+
+/// Words that make a valid command, in which each key is called differently.
+fn arguments(name: &str, arity: usize) -> Vec<String> {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect();
+    match name {
+        "eval" | "evalsha" | "eval_ro" | "evalsha_ro" | "fcall" | "fcall_ro" => words("f 2 k1 k2"),
+        "xread" => words("COUNT 2 STREAMS k1 k2 0 0"),
+        "xreadgroup" => words("GROUP g c STREAMS k1 >"),
+        "blmpop" => words("0 2 k1 k2 LEFT"),
+        "bzmpop" => words("0 2 k1 k2 MIN"),
+        "lmpop" => words("2 k1 k2 LEFT"),
+        "zmpop" => words("2 k1 k2 MIN"),
+        "sintercard" | "zintercard" | "zunion" | "zinter" | "zdiff" => words("2 k1 k2"),
+        "zunionstore" | "zinterstore" | "zdiffstore" => words("d 2 k1 k2"),
+        "sort" | "sort_ro" => words("k1 BY nosort"),
+        "georadius" => words("k1 0 0 1 m"),
+        "georadiusbymember" => words("k1 m 1 m"),
+        "migrate" => words("host 1 k1 0 1"),
+        _ => (1..arity.max(2)).map(|n| format!("w{n}")).collect(),
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod blocking;
 mod checks;
 mod classify;
+mod cluster;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod command_table;
@@ -26,6 +27,7 @@ mod scripts;
 #[cfg(feature = "redis-rustls")]
 mod secured;
 mod sentinel;
+mod server;
 #[cfg(feature = "redis-rustls")]
 mod tls;
 #[cfg(feature = "redis-rustls")]

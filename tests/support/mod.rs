@@ -4,6 +4,7 @@
 
 #[cfg(all(feature = "redis", feature = "testing"))]
 pub(crate) mod load;
+pub(crate) mod redis_cluster;
 pub(crate) mod redis_server;
 #[cfg(all(feature = "redis", feature = "testing"))]
 pub(crate) mod witness;

@@ -35,6 +35,7 @@ pub(crate) struct Builder {
     tls: Option<Tls>,
     unix: bool,
     sentinel: Option<SocketAddr>,
+    cluster: bool,
 }
 
 /// What a server with TLS shows and asks for. All PEM.
@@ -77,6 +78,14 @@ impl Builder {
     pub(crate) fn unix(mut self) -> Self {
         self.unix = true;
         self
+    }
+
+    /// Is a node of a cluster; see [`RedisCluster`](super::redis_cluster::RedisCluster).
+    pub(crate) fn cluster_node(mut self) -> Self {
+        self.cluster = true;
+        self.config("cluster-enabled", "yes")
+            .config("cluster-node-timeout", "1000")
+            .config("repl-diskless-sync-delay", "0")
     }
 
     /// Watches the master at this address, by the name [`MASTER`], as a sentinel that needs nobody else to
@@ -157,6 +166,11 @@ impl RedisServer {
             Some(password) => format!("redis://:{password}@{}/", self.addr),
             None => format!("redis://{}/", self.addr),
         }
+    }
+
+    /// Where the nodes of its cluster talk to it, if it is one.
+    pub(crate) fn bus_port(&self) -> u16 {
+        self.tls_addr.port()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -312,6 +326,9 @@ fn spawn(config: &Builder, [addr, tls_addr]: [SocketAddr; 2], dir: &TempDir) -> 
     if config.unix {
         let path = dir.path().join(SOCKET).display().to_string();
         listen.extend(["--unixsocket".to_owned(), path]);
+    }
+    if config.cluster {
+        listen.extend(["--cluster-port".to_owned(), tls_addr.port().to_string()]);
     }
     if let Some(tls) = &config.tls {
         let auth_clients = if tls.auth_clients { "yes" } else { "no" };

@@ -311,10 +311,10 @@ fn server_errors(error: &RedisError) -> Result<Arc<[(usize, ServerError)]>, Clas
         ErrorKind::RESP3NotSupported
         | ErrorKind::EmptySentinelList
         | ErrorKind::MasterNameNotFoundBySentinel
-        | ErrorKind::NoValidReplicasFoundBySentinel => Err(Class::NotSent(NotSent::Connect)),
+        | ErrorKind::NoValidReplicasFoundBySentinel
+        // Of a cluster: no connection to the node of a key.
+        | ErrorKind::ClusterConnectionNotFound => Err(Class::NotSent(NotSent::Connect)),
         ErrorKind::AuthenticationFailed => Err(Class::NotExecuted(Refusal::Denied)),
-        // The cluster driver may have sent the command to a node it lost before.
-        ErrorKind::ClusterConnectionNotFound => Err(Class::Unknown(Doubt::Lost)),
         ErrorKind::Io | ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
             Err(Class::Unknown(Doubt::Protocol))
         }

@@ -24,6 +24,12 @@ pub fn is_special(cmd: &::redis::Cmd) -> bool {
     !plain.contains(&commands::route(cmd))
 }
 
+/// Which of a command's words the node of a cluster is chosen by.
+#[must_use]
+pub fn first_key_at(cmd: &::redis::Cmd) -> Option<usize> {
+    super::cluster::first_key_at(cmd)
+}
+
 /// The class of an answered command, as its `Debug` shows it.
 #[must_use]
 pub fn class_of(cmd: &::redis::Cmd, reply: &::redis::RedisResult<::redis::Value>) -> String {

@@ -9,9 +9,12 @@ use std::sync::Arc;
 use ::redis::{IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
 use self::place::{Address, Place};
+use super::cluster::Seeds;
 use super::credentials::{CredentialsProvider, Provider};
 use super::sentinel::{self, Sentinels};
-use crate::engine::backend::{Fault, FaultKind};
+use crate::engine::backend::Fault;
+#[cfg(feature = "redis-rustls")]
+use crate::engine::backend::FaultKind;
 use crate::engine::database::DatabaseId;
 use crate::engine::error::ConfigError;
 
@@ -32,6 +35,9 @@ pub struct RedisEndpoint {
     info: RedisConnectionInfo,
 }
 
+/// What servers listen on.
+const PORT: u16 = 6379;
+
 impl RedisEndpoint {
     /// Parses a URL as redis-rs does:
     ///
@@ -43,7 +49,10 @@ impl RedisEndpoint {
     /// * `redis-sentinel://[user][:password@]host[:port][,host[:port]]…[/db][?protocol=resp3]#master`, also
     ///   `valkey-sentinel://`: the master of this name, wherever the sentinels at these hosts (port 26379)
     ///   say that it is. `rediss-sentinel://` and `valkeys-sentinel://` reach both by TLS. User and password
-    ///   are those of the master; see [`RedisEndpoint::sentinel_credentials`].
+    ///   are those of the master; see [`RedisEndpoint::sentinel_credentials`];
+    /// * `redis-cluster://[user][:password@]host[:port][,host[:port]]…[/0][?protocol=resp3]`, also
+    ///   `valkey-cluster://`: the cluster that these nodes belong to; one that answers is enough.
+    ///   `rediss-cluster://…[#insecure]` and `valkeys-cluster://` reach all of its nodes by TLS.
     ///
     /// # Errors
     /// [`ConfigError`] for the field `url`; it never repeats the URL, which may hold a password.
@@ -54,6 +63,11 @@ impl RedisEndpoint {
             Some(("redis-sentinel" | "valkey-sentinel", rest)) => Self::watched(rest),
             Some(("rediss-sentinel" | "valkeys-sentinel", rest)) => {
                 Self::watched(rest)?.over_tls(false)
+            }
+            Some(("redis-cluster" | "valkey-cluster", rest)) => Self::cluster(rest),
+            Some(("rediss-cluster" | "valkeys-cluster", rest)) => {
+                let (rest, insecure) = insecure(rest)?;
+                Self::cluster(rest)?.over_tls(insecure)
             }
             Some(("unix" | "redis+unix" | "valkey+unix", _)) if cfg!(unix) => Self::plain(url),
             Some(("unix" | "redis+unix" | "valkey+unix", _)) => {
@@ -90,11 +104,7 @@ impl RedisEndpoint {
 
     /// The driver knows `rediss://` only with a TLS of its own, so the scheme and the fragment are ours.
     fn secure(rest: &str) -> Result<Self, ConfigError> {
-        let (rest, insecure) = match rest.split_once('#') {
-            None => (rest, false),
-            Some((rest, "insecure")) => (rest, true),
-            Some(_) => return Err(wrong("ends in a # other than #insecure")),
-        };
+        let (rest, insecure) = insecure(rest)?;
         Self::plain(&format!("redis://{rest}"))?.over_tls(insecure)
     }
 
@@ -121,6 +131,7 @@ impl RedisEndpoint {
         let address = match &self.place {
             Place::At(address) => Some(address),
             Place::Sentinel(sentinels) => sentinels.addresses().first(),
+            Place::Cluster(seeds) => seeds.given().first(),
         };
         match address {
             Some(Address::Tcp { host, .. }) => host,
@@ -136,6 +147,18 @@ impl RedisEndpoint {
         };
         let (mut endpoint, addresses) = Self::across(rest, sentinel::PORT)?;
         endpoint.place = Place::Sentinel(Arc::new(Sentinels::new(master, addresses)?));
+        Ok(endpoint)
+    }
+
+    /// A cluster, by some of its nodes.
+    fn cluster(rest: &str) -> Result<Self, ConfigError> {
+        let (mut endpoint, addresses) = Self::across(rest, PORT)?;
+        if endpoint.db() != 0 {
+            return Err(wrong(
+                "names a database number, of which a cluster has only 0",
+            ));
+        }
+        endpoint.place = Place::Cluster(Arc::new(Seeds::new(addresses)));
         Ok(endpoint)
     }
 
@@ -239,7 +262,7 @@ impl RedisEndpoint {
     }
 
     /// `host:port`, with `/db` for a database number other than 0; of a socket its path, with `?db=`; behind
-    /// sentinels `master@host:port,host:port`.
+    /// sentinels `master@host:port,host:port`, of a cluster `host:port,host:port` as given.
     #[must_use]
     pub fn name(&self) -> String {
         let place = self.place.name();
@@ -366,6 +389,15 @@ impl fmt::Debug for RedisEndpoint {
     }
 }
 
+/// What stands before the fragment, and whether that takes any certificate.
+fn insecure(rest: &str) -> Result<(&str, bool), ConfigError> {
+    match rest.split_once('#') {
+        None => Ok((rest, false)),
+        Some((rest, "insecure")) => Ok((rest, true)),
+        Some(_) => Err(wrong("ends in a # other than #insecure")),
+    }
+}
+
 fn wrong(problem: &str) -> ConfigError {
     ConfigError::new("url", problem)
 }
@@ -428,6 +460,15 @@ mod tests {
         let plain = RedisEndpoint::parse("redis://a").unwrap();
         let error = plain.sentinel_credentials(None, SECRET).unwrap_err();
         assert_eq!(error.field(), "sentinel_credentials");
+    }
+
+    #[test]
+    fn a_cluster_is_named_by_the_nodes_that_are_given() {
+        let url = format!("redis-cluster://:{SECRET}@a:7000,b?protocol=resp3");
+        let endpoint = RedisEndpoint::parse(&url).unwrap();
+        assert_eq!(endpoint.name(), "a:7000,b:6379");
+        assert_eq!(endpoint.info().password(), Some(SECRET));
+        assert!(!format!("{endpoint:?}").contains(SECRET));
     }
 
     #[cfg(not(feature = "redis-rustls"))]
@@ -502,6 +543,9 @@ mod tests {
             "redis-sentinel://a:1,,b:2#main",
             "redis-sentinel://#main",
             "redis-sentinel://a:1/x#main",
+            "redis-cluster://",
+            "redis-cluster://a:1/3",
+            "redis-cluster://a:1,b:x",
         ] {
             let error = RedisEndpoint::parse(url).unwrap_err();
             assert_eq!(error.field(), "url", "{url}");

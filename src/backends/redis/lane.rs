@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use super::commands::{timeout, with_timeout};
 use super::error::{from_redis, to_redis};
-use super::handle::{ClientMark, Redis, RedisHandle};
+use super::handle::{Redis, RedisHandle};
 use super::operation::{Batch, Single};
+use super::server::ClientMark;
 use crate::engine::backend::{
     Backend, Class, FaultKind, LostSignal, NotSent, Phase, Purpose, Wiring,
 };

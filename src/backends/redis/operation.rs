@@ -43,7 +43,7 @@ impl Operation<Redis> for Cmd {
 
     #[inline]
     fn attempt(&self, handle: &mut RedisHandle) -> impl Future<Output = RedisResult<Value>> + Send {
-        handle.con.send_packed_command(self)
+        handle.con.send(self)
     }
 
     #[inline]
@@ -125,10 +125,7 @@ impl Operation<Redis> for Batch<'_> {
         // The very pipeline: the driver keeps private notes on it.
         let (offset, count) = (self.offset, self.count);
         match self.scripts {
-            [] => {
-                let con = &mut handle.con;
-                con.send_packed_commands(self.pipeline, offset, count).await
-            }
+            [] => handle.con.send_batch(self.pipeline, offset, count).await,
             // Boxed: none of this may make the future of a plain pipeline larger.
             scripts => self.attempt_with(scripts, handle).boxed().await,
         }
@@ -165,7 +162,8 @@ impl Operation<Redis> for Batch<'_> {
 
 impl Batch<'_> {
     /// Both are handed to the driver before either is answered, and it sends in order: the scripts are
-    /// loaded when the pipeline arrives, and nobody waits for two round trips.
+    /// loaded when the pipeline arrives, and nobody waits for two round trips. In a cluster every node has
+    /// to load them first.
     async fn attempt_with(
         &self,
         scripts: &[Script],
@@ -176,15 +174,18 @@ impl Batch<'_> {
         for script in &missing {
             loads.add_command(Cmd::clone(&script.load));
         }
-        let mut beside = handle.con.clone();
+        let (mut beside, in_order) = (handle.con.clone(), handle.keeps_order());
         let loading = async {
             match missing.is_empty() {
                 true => Ok(Vec::new()),
-                false => beside.send_packed_commands(&loads, 0, loads.len()).await,
+                false => beside.send_batch(&loads, 0, loads.len()).await,
             }
         };
-        let running = (handle.con).send_packed_commands(self.pipeline, self.offset, self.count);
-        let (loaded, result) = futures_util::join!(loading, running);
+        let running = (handle.con).send_batch(self.pipeline, self.offset, self.count);
+        let (loaded, result) = match in_order {
+            true => futures_util::join!(loading, running),
+            false => (loading.await, running.await),
+        };
         if loaded.is_ok_and(|replies| replies.iter().all(|reply| !is_refused(reply))) {
             handle.has_loaded(&missing);
         }

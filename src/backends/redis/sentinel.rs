@@ -21,7 +21,7 @@ use super::connector::{Dialer, HANDSHAKE_CAP, Metered, REPLY_CAP};
 use super::credentials::greeting;
 use super::endpoint::RedisEndpoint;
 use super::endpoint::place::{Address, list};
-use super::handle::fault;
+use super::server::fault;
 use crate::engine::backend::{Fault, FaultKind, Purpose, Wiring};
 use crate::engine::error::ConfigError;
 

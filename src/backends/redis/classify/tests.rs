@@ -195,7 +195,7 @@ fn every_error_of_the_driver_has_its_class() {
         (ErrorKind::AuthenticationFailed, DENIED),
         (
             ErrorKind::ClusterConnectionNotFound,
-            Class::Unknown(Doubt::Lost),
+            Class::NotSent(NotSent::Connect),
         ),
         (ErrorKind::Io, protocol.clone()),
         (ErrorKind::Parse, protocol.clone()),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ::redis::ConnectionAddr;
 
 use super::wrong;
+use crate::backends::redis::cluster::Seeds;
 use crate::backends::redis::sentinel::Sentinels;
 use crate::engine::error::ConfigError;
 
@@ -16,10 +17,12 @@ pub(crate) enum Place {
     At(Address),
     /// Wherever the sentinels say that the master is.
     Sentinel(Arc<Sentinels>),
+    /// All over the nodes of a cluster, which is found by these.
+    Cluster(Arc<Seeds>),
 }
 
 /// How a server is reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Address {
     Tcp { host: String, port: u16 },
     Unix(PathBuf),
@@ -30,13 +33,14 @@ impl Place {
         match self {
             Self::At(address) => address.to_string(),
             Self::Sentinel(sentinels) => sentinels.to_string(),
+            Self::Cluster(seeds) => seeds.to_string(),
         }
     }
 
     pub(crate) fn address(&self) -> Option<&Address> {
         match self {
             Self::At(address) => Some(address),
-            Self::Sentinel(_) => None,
+            Self::Sentinel(_) | Self::Cluster(_) => None,
         }
     }
 }

@@ -57,7 +57,7 @@ impl Wire {
         wiring: &Wiring,
     ) -> Result<Self, Fault> {
         let cap = Arc::new(AtomicU64::new(REPLY_CAP));
-        let endpoint = &*backend.locate(endpoint).await?;
+        let endpoint = &*backend.locate(endpoint, wiring).await?;
         let (info, _) = greeting(endpoint).await?;
         let stream = backend.dialer().transport(endpoint, wiring, cap).await?;
         let meter = wiring.meter.clone();

@@ -1,0 +1,395 @@
+//! A Redis Cluster as one of a client's databases, with real servers.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use multidb::redis::{MultiDbConnection, Redis, RedisEndpoint, from_redis};
+use multidb::{Builder, Database, MultiDbClient};
+use redis::{AsyncCommands, RedisResult, Value};
+use tokio::time::{Instant, timeout};
+
+use support::eventually;
+use support::redis_cluster::RedisCluster;
+use support::redis_server::RedisServer;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(10);
+
+async fn bounded(test: impl Future<Output = ()>) {
+    timeout(LIMIT, test).await.expect("the test hangs");
+}
+
+fn builder() -> Builder<Redis> {
+    MultiDbClient::builder()
+}
+
+fn database(name: &str, url: &str, weight: f64) -> Database<RedisEndpoint> {
+    let endpoint = RedisEndpoint::parse(url).unwrap();
+    Database::new(name, endpoint)
+        .unwrap()
+        .weight(weight)
+        .unwrap()
+}
+
+async fn client_of(url: &str) -> MultiDbClient<Redis> {
+    builder().url(url, 1.0).connect().await.unwrap()
+}
+
+/// A cluster, and a server to go to.
+async fn pair(cluster: &RedisCluster, other: &RedisServer) -> MultiDbClient<Redis> {
+    let cluster = database("cluster", &cluster.url(), 1.0);
+    let client = builder()
+        .database(cluster.grace_period(Duration::from_millis(500)))
+        .database(database("other", &other.url(), 0.5))
+        .connect()
+        .await
+        .unwrap();
+    assert_eq!(client.active().unwrap(), *"cluster");
+    client
+}
+
+/// What works on a server and on a cluster alike, with keys of many slots.
+async fn everything_works(con: &mut MultiDbConnection) {
+    let keys: Vec<String> = (0..100).map(|n| format!("key:{n}")).collect();
+    let pairs: Vec<_> = keys.iter().map(|key| (key, key.to_uppercase())).collect();
+    let () = con.mset(&pairs).await.unwrap();
+    let values: Vec<Option<String>> = con.mget(&keys).await.unwrap();
+    assert_eq!(values[42].as_deref(), Some("KEY:42"));
+    assert!(
+        values
+            .iter()
+            .zip(&keys)
+            .all(|(value, key)| *value == Some(key.to_uppercase()))
+    );
+    let none: Vec<Option<String>> = con.mget(&["no", "such", "keys"]).await.unwrap();
+    assert_eq!(none, [None, None, None]);
+    assert_eq!(con.exists::<_, u32>(&keys).await.unwrap(), 100);
+    let size: u32 = redis::cmd("DBSIZE").query_async(con).await.unwrap();
+    assert_eq!(size, 100);
+    let found: BTreeSet<String> = con.keys("key:*").await.unwrap();
+    assert_eq!(found.len(), 100);
+    let mut scanned = Vec::new();
+    {
+        let mut scan = con.scan_match::<_, String>("key:*").await.unwrap();
+        while let Some(key) = scan.next_item().await {
+            scanned.push(key.unwrap());
+        }
+    }
+    assert_eq!(
+        scanned.iter().collect::<BTreeSet<_>>().len(),
+        100,
+        "{}",
+        scanned.len()
+    );
+
+    let mut pipeline = redis::pipe();
+    for key in &keys {
+        pipeline.append(key, "!").get(key);
+    }
+    pipeline.cmd("PING").mget(&keys[..2]).cmd("DBSIZE");
+    let replies: Vec<Value> = pipeline.query_async(con).await.unwrap();
+    assert_eq!(replies.len(), 203);
+    assert_eq!(replies[1], Value::BulkString(b"KEY:0!".to_vec()));
+    assert_eq!(replies[199], Value::BulkString(b"KEY:99!".to_vec()));
+    assert_eq!(replies[202], Value::Int(100));
+
+    let mut transaction = redis::pipe();
+    transaction.atomic().incr("{t}a", 1).incr("{t}b", 2);
+    let (a, b): (u32, u32) = transaction.query_async(con).await.unwrap();
+    assert_eq!((a, b), (1, 2));
+
+    let script = redis::Script::new("return redis.call('incr', KEYS[1])");
+    assert_eq!(
+        script.key("{t}a").invoke_async::<u32>(con).await.unwrap(),
+        2
+    );
+    let sha: String = script.prepare_invoke().load_async(con).await.unwrap();
+    let mut scripts = redis::pipe();
+    for key in &["counter:1", "counter:2", "counter:3", "counter:4"] {
+        scripts.cmd("EVALSHA").arg(&sha).arg(1).arg(key);
+    }
+    assert_eq!(scripts.query_async::<Vec<u32>>(con).await.unwrap(), [1; 4]);
+
+    let watched =
+        redis::aio::transaction_async(con.clone(), &["{w}k"], async |mut con, mut pipe| {
+            let before: Option<u32> = con.get("{w}k").await?;
+            pipe.set("{w}k", before.unwrap_or(0) + 1)
+                .ignore()
+                .get("{w}k")
+                .query_async(&mut con)
+                .await
+        });
+    let after: Option<(u32,)> = watched.await.map(Some).unwrap();
+    assert_eq!(after, Some((1,)));
+
+    let () = con.rpush("list", "it").await.unwrap();
+    let popped: (String, String) = con.blpop("list", 1.0).await.unwrap();
+    assert_eq!(popped.1, "it");
+
+    let mut pubsub = con.client().get_async_pubsub().await.unwrap();
+    pubsub.subscribe("news").await.unwrap();
+    let () = con.publish("news", "here").await.unwrap();
+    let mut messages = pubsub.on_message();
+    let message = timeout(SOON, messages.next()).await.unwrap().unwrap();
+    assert_eq!(message.get_payload::<String>().unwrap(), "here");
+
+    assert_eq!(con.del::<_, u32>(&keys).await.unwrap(), 100);
+    let () = redis::cmd("FLUSHALL").query_async(con).await.unwrap();
+    let size: u32 = redis::cmd("DBSIZE").query_async(con).await.unwrap();
+    assert_eq!(size, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_works_on_a_server_works_on_a_cluster() {
+    bounded(async {
+        let cluster = RedisCluster::start(3, false).await;
+        let server = RedisServer::start().await;
+        for url in [
+            cluster.url(),
+            format!("{}?protocol=resp3", cluster.url()),
+            server.url(),
+        ] {
+            let client = client_of(&url).await;
+            everything_works(&mut client.connection()).await;
+            client.close().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cluster_cannot_do_is_refused_and_nothing_is_done() {
+    bounded(async {
+        let cluster = RedisCluster::start(3, false).await;
+        let client = client_of(&cluster.url()).await;
+        let mut con = client.connection();
+        let mut keys = Vec::new();
+        for node in 0..3 {
+            keys.push(cluster.key_of(node, "key").await);
+        }
+        let mut crossing = redis::pipe();
+        crossing.atomic().set(&keys[0], 1).set(&keys[1], 1);
+        let crossed: RedisResult<()> = crossing.query_async(&mut con).await;
+        assert!(crossed.unwrap_err().to_string().contains("several slots"));
+        let renamed: RedisResult<()> = con.rename(&keys[0], &keys[1]).await;
+        assert_eq!(renamed.unwrap_err().code(), Some("CROSSSLOT"));
+        // Watched on two nodes, a key could be touched on the one that executes nothing.
+        let watched: RedisResult<()> = redis::cmd("WATCH").arg(&keys).query_async(&mut con).await;
+        assert_eq!(watched.unwrap_err().code(), Some("CROSSSLOT"));
+        assert_eq!(con.exists::<_, u32>(&keys).await.unwrap(), 0);
+
+        let () = redis::cmd("WATCH")
+            .arg(&keys[0])
+            .query_async(&mut con)
+            .await
+            .unwrap();
+        let too = redis::cmd("WATCH")
+            .arg(&keys[1])
+            .query_async::<()>(&mut con)
+            .await;
+        assert_eq!(too.unwrap_err().code(), Some("CROSSSLOT"));
+        let mut elsewhere = redis::pipe();
+        elsewhere.atomic().set(&keys[1], 1);
+        let crossed: RedisResult<()> = elsewhere.query_async(&mut con).await;
+        assert!(crossed.is_err(), "{crossed:?}");
+        assert_eq!(con.exists::<_, u32>(&keys).await.unwrap(), 0);
+
+        let plain = RedisServer::start().await;
+        let url = format!("redis-cluster://{}", plain.addr());
+        let refused = builder().url(url, 1.0).connect().await.unwrap_err();
+        assert!(refused.to_string().contains("node 127.0.0.1"), "{refused}");
+    })
+    .await;
+}
+
+/// Counts up a key until told to stop; how often it was told that it had.
+struct Counting {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Counting {
+    fn start(client: &MultiDbClient<Redis>, key: String) -> Self {
+        let (stop, acknowledged) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let mut con = client.connection();
+        let task = tokio::spawn({
+            let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
+            async move {
+                let mut errors = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    match con.incr::<_, _, u64>(&key, 1).await {
+                        Ok(_) => _ = acknowledged.fetch_add(1, Ordering::Relaxed),
+                        Err(error) => errors.push(error.to_string()),
+                    }
+                }
+                errors
+            }
+        });
+        Self {
+            stop,
+            acknowledged,
+            task,
+        }
+    }
+
+    async fn stop(self) -> (u64, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let errors = self.task.await.unwrap();
+        (self.acknowledged.load(Ordering::Relaxed), errors)
+    }
+
+    async fn goes_on(&self) {
+        let before = self.acknowledged.load(Ordering::Relaxed);
+        eventually(SOON, "it is counted on", async || {
+            self.acknowledged.load(Ordering::Relaxed) > before + 20
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_moves_under_load_costs_no_error_and_no_count() {
+    bounded(async {
+        let cluster = RedisCluster::start(3, false).await;
+        let client = client_of(&cluster.url()).await;
+        let key = cluster.key_of(0, "counter").await;
+        let slot: u16 = cluster.nodes[0].cmd(&["CLUSTER", "KEYSLOT", &key]).await;
+        let slot = slot.to_string();
+        let counting = Counting::start(&client, key.clone());
+        counting.goes_on().await;
+        for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+            let (from_id, to_id) = (cluster.id(from).await, cluster.id(to).await);
+            let (source, target) = (&cluster.nodes[from], &cluster.nodes[to]);
+            let () = target
+                .cmd(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id])
+                .await;
+            let () = source
+                .cmd(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id])
+                .await;
+            counting.goes_on().await;
+            let port = target.addr().port().to_string();
+            let migrate = ["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"];
+            let () = source.cmd(&migrate).await;
+            // The key is there, the slot is not: whoever asks is sent over for this once.
+            counting.goes_on().await;
+            for node in [target, source] {
+                let () = node
+                    .cmd(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id])
+                    .await;
+            }
+            counting.goes_on().await;
+        }
+        let (acknowledged, errors) = counting.stop().await;
+        assert_eq!(errors, [""; 0]);
+        let counted: u64 = client.connection().get(&key).await.unwrap();
+        assert_eq!(counted, acknowledged);
+        assert_eq!(client.snapshot().generation, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_takes_over_in_order_is_followed_and_the_database_not_left() {
+    bounded(async {
+        let cluster = RedisCluster::start(3, true).await;
+        let other = RedisServer::start().await;
+        let client = pair(&cluster, &other).await;
+        let key = cluster.key_of(1, "counter").await;
+        let counting = Counting::start(&client, key.clone());
+        counting.goes_on().await;
+        let replica = &cluster.nodes[4];
+        let () = replica.cmd(&["CLUSTER", "FAILOVER"]).await;
+        eventually(SOON, "the replica has taken over", async || {
+            let role: Vec<Value> = replica.cmd(&["ROLE"]).await;
+            role[0] == Value::BulkString(b"master".to_vec())
+        })
+        .await;
+        counting.goes_on().await;
+        let (acknowledged, errors) = counting.stop().await;
+        assert_eq!(errors, [""; 0]);
+        let counted: u64 = replica.cmd(&["GET", &key]).await;
+        assert_eq!(counted, acknowledged);
+        assert_eq!(
+            client.snapshot().generation,
+            1,
+            "another database was chosen"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_killed_is_a_database_that_is_left_at_once_and_returned_to() {
+    bounded(async {
+        let mut cluster = RedisCluster::start(3, true).await;
+        let other = RedisServer::start().await;
+        let client = pair(&cluster, &other).await;
+        // Of another node than the one that dies: an incomplete cluster is none.
+        let key = cluster.key_of(0, "counter").await;
+        let counting = Counting::start(&client, key.clone());
+        counting.goes_on().await;
+        cluster.nodes[1].kill();
+        let killed = Instant::now();
+        eventually(SOON, "the other one serves", async || {
+            client.active().is_some_and(|active| active == *"other")
+        })
+        .await;
+        assert!(
+            killed.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            killed.elapsed()
+        );
+        counting.goes_on().await;
+        let (acknowledged, errors) = counting.stop().await;
+        // One at most was under way.
+        assert!(errors.len() <= 1, "{errors:?}");
+        let counted: u64 = other.cmd(&["GET", &key]).await;
+        let before: u64 = cluster.nodes[0].cmd(&["GET", &key]).await;
+        let unknown = errors.len() as u64;
+        let sum = counted + before;
+        assert!(
+            (acknowledged..=acknowledged + unknown).contains(&sum),
+            "{sum} {acknowledged}"
+        );
+
+        eventually(SOON * 2, "the cluster has healed itself", async || {
+            client.switch_to("cluster").await.is_ok()
+        })
+        .await;
+        let lost = cluster.key_of(1, "healed").await;
+        let () = client.connection().set(&lost, 1).await.unwrap();
+        assert!(cluster.nodes[4].cmd::<bool>(&["EXISTS", &lost]).await);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_hangs_is_left_within_the_tolerance_and_nobody_waits_past_the_deadline() {
+    bounded(async {
+        let cluster = RedisCluster::start(3, false).await;
+        let other = RedisServer::start().await;
+        let client = pair(&cluster, &other).await;
+        let key = cluster.key_of(2, "counter").await;
+        let mut con = client.connection();
+        let () = con.set(&key, 1).await.unwrap();
+        cluster.nodes[2].stop().await;
+        let stopped = Instant::now();
+        let read: RedisResult<Option<u32>> = con.get(&key).await;
+        assert_eq!(read.unwrap(), None, "it was not read elsewhere");
+        assert!(
+            stopped.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            stopped.elapsed()
+        );
+        let written: RedisResult<()> = con.set(&key, 2).await;
+        written.unwrap_or_else(|error| panic!("{:?}", from_redis(&error)));
+        assert_eq!(client.active().unwrap(), *"other");
+    })
+    .await;
+}
