@@ -18,6 +18,8 @@ mod dial;
 mod endpoint;
 mod error;
 mod handle;
+#[cfg(feature = "lag-aware")]
+mod lag_aware;
 mod lane;
 mod operation;
 #[cfg(any(feature = "bb8", feature = "r2d2"))]
@@ -42,6 +44,8 @@ pub use credentials::{Credentials, CredentialsProvider};
 pub use endpoint::RedisEndpoint;
 pub use error::from_redis;
 pub use handle::{Redis, RedisHandle};
+#[cfg(feature = "lag-aware")]
+pub use lag_aware::{LagAware, LagAwareBuilder};
 pub use pubsub::{
     Notification, Notifications, Overlap, PubSub, PubSubSink, PubSubStream, SubscriptionKind,
 };

@@ -19,7 +19,8 @@ use super::database::Database;
 /// Decides from a live connection that a database is fit to serve.
 ///
 /// Checks are added to the backend's own, the ping; all must agree. A check that panics, or does not
-/// end within `health.timeout`, finds the database unhealthy, and is asked again in the next round.
+/// end within `health.timeout`, finds the database unhealthy unless it is advisory, and is asked again in
+/// the next round.
 /// The future is dropped when the time is up, so it must be cancel-safe.
 ///
 /// A check that only says where not to go, such as one for the lag of a replica, answers with
@@ -39,6 +40,13 @@ pub trait HealthCheck<B: Backend>: Send + Sync + 'static {
     /// suspected, and when another one is to take its place. Default: no, so that a slow check does
     /// not make a failover slow; what it said in the last round counts then.
     fn is_urgent(&self) -> bool {
+        false
+    }
+
+    /// Whether it asks somebody other than the database, whose silence says nothing against it. Such a
+    /// check is asked after the others, and one that hangs or panics is a reservation,
+    /// [`Verdict::Degraded`]. Default: no.
+    fn is_advisory(&self) -> bool {
         false
     }
 }
@@ -134,20 +142,27 @@ impl<B: Backend> Look<'_, B> {
         // Removed, it is asked all the same where the question is whether anybody answers at all.
         if list.ping || !self.thorough || self.depth != Depth::Alive || list.checks.is_empty() {
             let verdict = self.backend.check(self.handle, self.depth);
-            let verdict = guarded(None, self.timeout, verdict).await;
+            let verdict = guarded(None, Verdict::Unhealthy, self.timeout, verdict).await;
             if verdict != Verdict::Healthy {
                 return (verdict, None);
             }
             rtt = Some(started.elapsed());
         }
         let mut reservation = None;
-        for check in list.checks.iter() {
+        // One that hangs leaves no time to those behind it.
+        let (advisory, decisive): (Vec<_>, Vec<_>) =
+            list.checks.iter().partition(|check| check.is_advisory());
+        for check in decisive.into_iter().chain(advisory) {
             if !self.thorough && !check.is_urgent() {
                 continue;
             }
             let left = self.timeout.saturating_sub(started.elapsed());
             let looking = check.check(self.database, self.handle);
-            match guarded(Some(check.name()), left, looking).await {
+            let unanswered = match check.is_advisory() {
+                true => Verdict::Degraded,
+                false => Verdict::Unhealthy,
+            };
+            match guarded(Some(check.name()), unanswered, left, looking).await {
                 Verdict::Healthy => {}
                 Verdict::Degraded(fault) => {
                     reservation.get_or_insert(fault);
@@ -162,11 +177,12 @@ impl<B: Backend> Look<'_, B> {
 /// Neither a panic nor a hang of a check may stop the schedule.
 async fn guarded(
     name: Option<&str>,
+    unanswered: fn(Fault) -> Verdict,
     timeout: Duration,
     check: impl Future<Output = Verdict>,
 ) -> Verdict {
     let prefix = name.map_or_else(String::new, |name| format!("{name}: "));
-    let fault = |kind, what: String| Verdict::Unhealthy(Fault::new(kind, what));
+    let fault = |kind, what: String| unanswered(Fault::new(kind, what));
     match tokio::time::timeout(timeout, AssertUnwindSafe(check).catch_unwind()).await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(_)) => fault(FaultKind::Other, format!("{prefix}the check panicked")),
@@ -286,11 +302,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_check_that_hangs_or_panics_is_unhealthy() {
         let timeout = Duration::from_secs(3);
-        let hang = guarded(Some("mine"), timeout, std::future::pending()).await;
+        let bad = Verdict::Unhealthy;
+        let hang = guarded(Some("mine"), bad, timeout, std::future::pending()).await;
         assert!(
             matches!(&hang, Verdict::Unhealthy(f) if f.kind == FaultKind::Silent && f.what.starts_with("mine: "))
         );
-        let panics = guarded(None, timeout, async { panic!("on purpose") }).await;
+        let panics = guarded(None, bad, timeout, async { panic!("on purpose") }).await;
         assert!(matches!(panics, Verdict::Unhealthy(f) if f.kind == FaultKind::Other));
     }
 

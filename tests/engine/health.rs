@@ -59,6 +59,27 @@ impl HealthCheck<Scripted> for Says {
     }
 }
 
+/// The same, but it asks somebody other than the database.
+struct Elsewhere(Says);
+
+impl HealthCheck<Scripted> for Elsewhere {
+    fn name(&self) -> &str {
+        "elsewhere"
+    }
+
+    fn check<'a>(
+        &'a self,
+        database: &'a Database<Script>,
+        handle: &'a ScriptHandle,
+    ) -> BoxFuture<'a, Verdict> {
+        self.0.check(database, handle)
+    }
+
+    fn is_advisory(&self) -> bool {
+        true
+    }
+}
+
 fn lagging() -> Verdict {
     Verdict::Degraded(Fault::new(FaultKind::Other, "lag 7 s"))
 }
@@ -123,6 +144,35 @@ async fn in_a_failover_a_database_without_a_reservation_goes_first() {
     let (database, cause) = told.await;
     assert_eq!((database.as_str(), cause.as_str()), ("west", "lag 7 s"));
     assert_eq!(active(&client), "west");
+}
+
+/// Naive: it takes the time of the checks behind it, and the database its place.
+#[tokio::test(start_paused = true)]
+async fn a_check_that_asks_somebody_else_is_asked_last_and_its_silence_is_a_reservation() {
+    let (hangs, says) = (
+        Elsewhere(Says {
+            takes: secs(3600),
+            ..Says::default()
+        }),
+        Says::default(),
+    );
+    let (east, west) = scripts();
+    let builder = over(&east, &west).health_check(hangs);
+    let client = serving(builder.health_check(says.clone())).await;
+    tokio::time::sleep(secs(600)).await;
+    let snapshot = client.snapshot();
+    assert_eq!((active(&client).as_str(), snapshot.generation), ("east", 1));
+    for member in &snapshot.members {
+        let silent = matches!(&member.verdict, Some(Verdict::Degraded(fault))
+            if fault.kind == FaultKind::Silent && fault.what.starts_with("elsewhere: "));
+        assert!(silent, "{:?}", member.verdict);
+        assert_eq!(member.circuit, CircuitState::Closed);
+    }
+    says.of(
+        "east",
+        Verdict::Unhealthy(Fault::new(FaultKind::Other, "not today")),
+    );
+    until_active(&client, "west").await;
 }
 
 // --- urgency ---

@@ -346,6 +346,11 @@ pub(super) fn fault(error: &RedisError) -> Fault {
         let text = format!("greeting failed ({})", error.category());
         return Fault::new(FaultKind::Other, text);
     };
+    io_fault(io)
+}
+
+/// Why a transport could not be opened or used.
+pub(super) fn io_fault(io: &io::Error) -> Fault {
     #[cfg(feature = "redis-rustls")]
     if let Some(fault) = super::secured::fault(io) {
         return fault;

@@ -133,6 +133,14 @@ impl TlsConfig {
         self
     }
 
+    fn name_of(&self, host: &str) -> Result<ServerName<'static>, ConfigError> {
+        match &self.server_name {
+            Some(name) => Ok(name.clone()),
+            None => ServerName::try_from(host.to_owned())
+                .map_err(|_| ConfigError::new("url", "names a host that no certificate can name")),
+        }
+    }
+
     fn client(&self) -> Result<ClientConfig, ConfigError> {
         // Given explicitly: the process may have no default provider, or another one.
         let provider = Arc::new(ring::default_provider());
@@ -174,24 +182,18 @@ impl fmt::Debug for TlsConfig {
 impl Tls {
     /// To `host`, unless the configuration names another server.
     pub(super) fn new(host: &str, config: TlsConfig) -> Result<Self, ConfigError> {
-        let name = match &config.server_name {
-            Some(name) => name.clone(),
-            None => ServerName::try_from(host.to_owned()).map_err(|_| {
-                ConfigError::new("url", "names a host that no certificate can name")
-            })?,
-        };
         Ok(Self {
+            name: config.name_of(host)?,
             config,
-            name,
             client: Arc::default(),
         })
     }
 
-    /// The same for another host; sessions and certificates are shared.
+    /// The same client to another host.
     pub(super) fn at(&self, host: &str) -> Result<Self, ConfigError> {
         Ok(Self {
-            client: self.client.clone(),
-            ..Self::new(host, self.config.clone())?
+            name: self.config.name_of(host)?,
+            ..self.clone()
         })
     }
 
