@@ -308,6 +308,32 @@ async fn a_certificate_may_be_for_another_name_or_for_none_if_that_is_said() {
         .unwrap();
 }
 
+#[tokio::test]
+async fn sentinels_and_their_master_are_both_reached_by_tls() {
+    let ca = Ca::new("ours");
+    let master = ca.server(ca.identity(&["127.0.0.1"]), false).await;
+    let shown = ca.identity(&["localhost"]);
+    let sentinel = RedisServer::builder()
+        .sentinel_of(master.tls_addr())
+        .config("tls-replication", "yes")
+        .tls(Tls {
+            ca: ca.pem(),
+            cert: shown.cert,
+            key: shown.key,
+            auth_clients: false,
+        })
+        .start()
+        .await;
+    // Each shows a certificate for its own host.
+    let port = sentinel.tls_addr().port();
+    let url = format!("rediss-sentinel://localhost:{port}#{MASTER}");
+    let endpoint = || RedisEndpoint::parse(&url).unwrap();
+    everything_works(&client_of(endpoint().tls(ca.trusted()).unwrap()).await).await;
+    let stranger = Ca::new("another's").trusted();
+    let fault = refused(endpoint().tls(stranger).unwrap()).await;
+    assert_eq!(fault.kind, FaultKind::Denied, "{fault}");
+}
+
 /// Commands and probes go on elsewhere, over another kind of transport, with the same settings.
 #[tokio::test]
 async fn a_killed_database_behind_tls_is_replaced_by_one_behind_a_socket_and_comes_back() {
