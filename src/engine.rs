@@ -22,6 +22,7 @@ pub(crate) mod published;
 pub mod retry;
 pub mod run;
 pub mod snapshot;
+pub mod statistics;
 pub mod strategy;
 mod supervisor;
 mod sweep;

@@ -76,6 +76,7 @@ pub use engine::error::{ConfigError, Error, ErrorKind};
 pub use engine::event::{Event, Events, Reason};
 pub use engine::health::HealthCheck;
 pub use engine::snapshot::{MemberView, Obstacle, Snapshot, Status};
+pub use engine::statistics::Statistics;
 pub use engine::strategy::{Candidate, FailoverStrategy, HighestWeight};
 
 /// The pages of the book and the README, as doctests.

@@ -1,7 +1,8 @@
 //! What happens to a client, for those who operate it: `tracing` events and metrics.
 //!
 //! Both are listeners, to be given to [`Builder::on_event`](crate::Builder::on_event): they run on a
-//! thread of their own, and what they do harms nobody.
+//! thread of their own, and what they do harms nobody. What the databases have done is measured when it
+//! is asked for.
 
 #[cfg(feature = "metrics")]
 mod meter;
@@ -9,7 +10,7 @@ mod meter;
 mod trace;
 
 #[cfg(feature = "metrics")]
-pub use meter::meter;
+pub use meter::{measure, meter};
 #[cfg(feature = "tracing")]
 pub use trace::trace;
 

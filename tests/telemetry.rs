@@ -51,6 +51,12 @@ async fn a_failover_an_outage_and_a_recovery_are_seen_under_their_documented_nam
     let well = client.wait_for(|s| s.status == Status::Serving);
     timeout(LIMIT, well).await.unwrap().unwrap();
     client.set_weight(&west_id, 0.7).await.unwrap();
+    let () = redis::cmd("SET")
+        .arg(&["key", SECRET])
+        .query_async(&mut client.connection())
+        .await
+        .unwrap();
+    telemetry::measure(&client.statistics());
     client.close().await;
 
     let deadline = tokio::time::Instant::now() + LIMIT;
@@ -138,6 +144,21 @@ async fn a_failover_an_outage_and_a_recovery_are_seen_under_their_documented_nam
     );
     assert!(count("multidb.health.changes") >= 3.0);
     assert!(count("multidb.unavailable") >= 1.0);
+    let outcome = |outcome: &str| {
+        value(&format!(
+            "multidb.attempts database={west_id} outcome={outcome}"
+        ))
+    };
+    assert_eq!(outcome("executed"), Some(1.0));
+    assert_eq!(outcome("unknown"), Some(0.0));
+    assert_eq!(
+        value(&format!("multidb.calls.in_flight database={west_id}")),
+        Some(0.0)
+    );
+    let time = value(&format!("multidb.database.active.time database={west_id}"));
+    assert!(time.is_some_and(|seconds| seconds > 0.0), "{time:?}");
+    assert!(count("multidb.connections ") >= 3.0);
+    assert!(count("multidb.probes ") >= 3.0);
     assert!(value("multidb.outage.duration").is_some());
     let everything = format!("{lines:?} {metrics:?}");
     assert!(!everything.contains(SECRET), "{everything}");

@@ -74,7 +74,8 @@ pub struct Wiring {
     pub lost: LostSignal,
     /// To be kept by the backend: bytes written to and read from the connection.
     pub meter: Arc<Meter>,
-    /// How long a caller waits for a reply on it: `calls.response_timeout`.
+    /// How long a caller waits for a reply on it: the database's response timeout, or else
+    /// `calls.response_timeout`.
     pub response_timeout: Duration,
 }
 

@@ -288,6 +288,7 @@ impl<B: Backend> Builder<B> {
             live: None,
             status: Status::Starting,
             snapshot,
+            counters: Arc::new([]),
             upcoming: None,
         };
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));

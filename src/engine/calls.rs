@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::backend::Meter;
 use super::machine::MemberKey;
+use super::statistics::Counters;
 use super::sweep::{Clock, Swept, TICK};
 
 /// The calls in flight on one connection, as its callers and the sweep see them.
@@ -28,6 +29,7 @@ pub(crate) struct Calls {
     swept: AtomicBool,
     sweep: Weak<Swept>,
     this: Weak<Self>,
+    pub(crate) counters: Arc<Counters>,
     pinned: AtomicU64,
     #[allow(clippy::disallowed_types)]
     ring: Mutex<Ring>,
@@ -83,9 +85,11 @@ impl Calls {
         meter: Arc<Meter>,
         clock: Arc<Clock>,
         sweep: &Arc<Swept>,
+        counters: Arc<Counters>,
     ) -> Arc<Self> {
         let now = clock.now();
         Arc::new_cyclic(|this| Self {
+            counters,
             member,
             clock,
             watched: AtomicBool::new(false),
@@ -285,6 +289,14 @@ impl Calls {
     }
 }
 
+/// What was answered here is kept with the database.
+impl Drop for Calls {
+    fn drop(&mut self) {
+        let answered = self.ring().succeeded;
+        self.counters.answered(answered);
+    }
+}
+
 impl Silence {
     const OVER: Self = Self {
         age: Duration::ZERO,
@@ -342,7 +354,7 @@ mod tests {
 
     fn calls() -> Arc<Calls> {
         let (clock, sweep) = (Arc::new(Clock::for_task()), Swept::new(Arc::default()));
-        Calls::new(MemberKey(1), Arc::default(), clock, &sweep)
+        Calls::new(MemberKey(1), Arc::default(), clock, &sweep, Arc::default())
     }
 
     fn sweep(calls: &Calls, now: u64) -> (usize, bool, Option<Silence>) {

@@ -17,6 +17,7 @@ use super::machine::Verb;
 use super::membership::Topology;
 use super::run::{Router, acquire};
 use super::snapshot::{Snapshot, Status};
+use super::statistics::Statistics;
 use super::sweep::Registration;
 
 /// Many weighted databases behind one handle.
@@ -79,6 +80,15 @@ impl<B: Backend> MultiDbClient<B> {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.core().current().snapshot.clone()
+    }
+
+    /// What every database has done since it was added, in that order; empty before a lazy client has started.
+    #[must_use]
+    pub fn statistics(&self) -> Vec<Statistics> {
+        let (routing, now) = (self.core().current(), Instant::now());
+        let all = routing.counters.iter();
+        all.map(|(id, counters)| counters.read(id.clone(), now))
+            .collect()
     }
 
     /// Why each database is or is not selectable, for people: one line per database.
@@ -438,9 +448,7 @@ fn closed() -> Error {
 pub(crate) fn validate<E>(databases: &[Database<E>]) -> Result<(), ConfigError> {
     for (index, database) in databases.iter().enumerate() {
         let place = format!("databases[{index}]");
-        database
-            .validate()
-            .map_err(|error| error.renamed(&format!("{place}.grace_period")))?;
+        database.validate().map_err(|error| error.within(&place))?;
         if databases[..index]
             .iter()
             .any(|other| other.id == database.id)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::config::{self, CallConfig};
 use super::error::ConfigError;
 
 /// The user's name for a database. Equality of databases is equality of ids.
@@ -42,6 +43,8 @@ pub struct Database<E> {
     pub(crate) enabled: bool,
     pub(crate) role: Role,
     pub(crate) grace_period: Option<Duration>,
+    response_timeout: Option<Duration>,
+    connect_timeout: Option<Duration>,
 }
 
 // === impl DatabaseId ===
@@ -178,6 +181,8 @@ impl<E> Database<E> {
             enabled: true,
             role: Role::Primary,
             grace_period: None,
+            response_timeout: None,
+            connect_timeout: None,
         })
     }
 
@@ -225,13 +230,44 @@ impl<E> Database<E> {
         self
     }
 
+    /// How long an attempt of a call may wait for its reply here, instead of the client's
+    /// `calls.response_timeout`: for a database that is far away. A handle that has been given a response
+    /// timeout of its own keeps that.
+    #[must_use]
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a connection may take to be made and greeted, instead of the client's
+    /// `calls.connect_timeout`.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// The client's settings, with those of the database in their place.
+    pub(crate) fn calls(&self, calls: &CallConfig) -> CallConfig {
+        CallConfig {
+            response_timeout: self.response_timeout.unwrap_or(calls.response_timeout),
+            connect_timeout: self.connect_timeout.unwrap_or(calls.connect_timeout),
+            ..calls.clone()
+        }
+    }
+
     /// What the setters could not refuse.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        let Some(grace) = self.grace_period else {
-            return Ok(());
-        };
-        super::config::duration("grace_period", grace, super::config::TIMES)
-            .map_err(|error| error.within(&format!("databases[{}]", self.id)))
+        for (field, time) in [
+            ("grace_period", self.grace_period),
+            ("response_timeout", self.response_timeout),
+            ("connect_timeout", self.connect_timeout),
+        ] {
+            if let Some(time) = time {
+                config::duration(field, time, config::TIMES)?;
+            }
+        }
+        Ok(())
     }
 
     /// The user's name for it.

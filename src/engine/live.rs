@@ -23,6 +23,7 @@ use super::machine::{MemberKey, Verb};
 use super::published::Published;
 use super::retry::{self, Backoff, Budget};
 use super::snapshot::{Snapshot, Status};
+use super::statistics::Counters;
 use super::sweep::{Clock, Swept};
 use super::tally::Tally;
 
@@ -31,7 +32,6 @@ pub(crate) struct Conn<B: Backend> {
     pub(crate) member: MemberKey,
     pub(crate) id: DatabaseId,
     /// Where it leads, for connections of a caller's own beside it.
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
     pub(crate) database: Arc<Database<B::Endpoint>>,
     /// Counts connects of this client: session state holds only within one.
     pub(crate) incarnation: u64,
@@ -59,6 +59,8 @@ pub(crate) struct Routing<B: Backend> {
     pub(crate) live: Option<Arc<Live<B>>>,
     pub(crate) status: Status,
     pub(crate) snapshot: Arc<Snapshot>,
+    /// Of every database, in the order in which they were added.
+    pub(crate) counters: Arc<[(DatabaseId, Arc<Counters>)]>,
     /// Where a planned switch is about to lead, for those who want to be there first.
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for backends"))]
     pub(crate) upcoming: Option<Upcoming<B>>,
@@ -173,11 +175,6 @@ impl<B: Backend> Conn<B> {
 }
 
 impl<B: Backend> Core<B> {
-    pub(crate) fn response_timeout_us(&self) -> u64 {
-        let calls = &self.config.calls;
-        micros(calls.response_timeout.min(calls.deadline))
-    }
-
     /// A pause between two attempts of a call, below `bound`.
     pub(crate) fn pause(&self, bound: Duration) -> Duration {
         let mut rng = self.jitter.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,6 +205,7 @@ impl<B: Backend> Core<B> {
             live: None,
             status: Status::Closed,
             snapshot: Arc::new(snapshot),
+            counters: last.counters.clone(),
             upcoming: None,
         }));
         if let Some(live) = &last.live {

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::backend::{Backend, Class, NotSent, Phase, Refusal, ServerState};
 use super::calls::{Calls, TICK_US};
 use super::client::MultiDbClient;
-use super::database::DatabaseId;
+use super::config::CallConfig;
+use super::database::{Database, DatabaseId};
 use super::error::{Error, ErrorKind};
 use super::event::Event;
 use super::live::{Core, Live, Mail, Routing, STALE, VerbDraft, WATCH_WRITES, micros};
@@ -116,6 +117,22 @@ struct Ended<T, E> {
     silent: bool,
 }
 
+// === impl Limits ===
+
+impl Limits {
+    /// What they come to on this database: its own response timeout stands in for the client's, and not
+    /// for one that the handle was given.
+    pub(crate) fn on<E>(self, client: &CallConfig, database: &Database<E>) -> Self {
+        match self.response_timeout == client.response_timeout {
+            true => Self {
+                response_timeout: database.calls(client).response_timeout,
+                ..self
+            },
+            false => self,
+        }
+    }
+}
+
 // === impl Router ===
 
 impl<B: Backend> Router<B> {
@@ -125,9 +142,11 @@ impl<B: Backend> Router<B> {
             response_timeout: calls.response_timeout,
             deadline: calls.deadline,
         };
+        let live = active(&client);
+        let known = live.as_ref().map(|(live, _)| live);
         Self {
-            timeout_us: client.core().response_timeout_us(),
-            live: active(&client),
+            timeout_us: timeout_us(client.core(), limits, known),
+            live,
             client,
             limits,
         }
@@ -157,7 +176,8 @@ impl<B: Backend> Router<B> {
             response_timeout: limits.response_timeout.min(LONGEST),
             deadline: limits.deadline.min(LONGEST),
         };
-        self.timeout_us = micros(limits.response_timeout.min(limits.deadline));
+        let live = self.live.as_ref().map(|(live, _)| live);
+        self.timeout_us = timeout_us(self.client.core(), limits, live);
         self.limits = limits;
     }
 
@@ -237,6 +257,7 @@ impl<B: Backend> Router<B> {
                     Some((known, handle)) if Arc::ptr_eq(known, &live) => handle,
                     other => {
                         let handle = live.conn.handle.clone();
+                        self.timeout_us = timeout_us(&core, self.limits, Some(&live));
                         &mut other.insert((live.clone(), handle)).1
                     }
                 };
@@ -245,7 +266,7 @@ impl<B: Backend> Router<B> {
                     let error = error.on(&live.conn.id, live.generation);
                     return Err(RunError::Engine(error).into());
                 }
-                let mut attempt = Attempt::new(&live.conn.calls, call.attempt_timeout());
+                let mut attempt = Attempt::new(&live.conn.calls, call.attempt_timeout(&live));
                 let mut work = pin!(op.attempt(handle));
                 let result = poll_fn(|cx| attempt.poll(cx, op, work.as_mut())).await;
                 let end = attempt.ended(result);
@@ -257,14 +278,16 @@ impl<B: Backend> Router<B> {
 
 impl<B: Backend> Clone for Router<B> {
     fn clone(&self) -> Self {
+        // A handle kept only to be cloned for every request never gets to know of a switch.
+        let live = match &self.live {
+            Some((live, _)) if live.flags() & STALE == 0 => self.live.clone(),
+            _ => active(&self.client),
+        };
+        let known = live.as_ref().map(|(live, _)| live);
         Self {
+            timeout_us: timeout_us(self.client.core(), self.limits, known),
             client: self.client.clone(),
-            // A handle kept only to be cloned for every request never gets to know of a switch.
-            live: match &self.live {
-                Some((live, _)) if live.flags() & STALE == 0 => self.live.clone(),
-                _ => active(&self.client),
-            },
-            timeout_us: self.timeout_us,
+            live,
             limits: self.limits,
         }
     }
@@ -286,6 +309,14 @@ impl<E: std::error::Error + 'static> std::error::Error for RunError<E> {
             Self::Engine(error) => error.source(),
         }
     }
+}
+
+/// How long an attempt may wait on this connection, in microseconds.
+fn timeout_us<B: Backend>(core: &Core<B>, limits: Limits, live: Option<&Arc<Live<B>>>) -> u64 {
+    let limits = live.map_or(limits, |live| {
+        limits.on(&core.config.calls, &live.conn.database)
+    });
+    micros(limits.response_timeout.min(limits.deadline))
 }
 
 /// The active connection, if there is one at the moment.
@@ -406,9 +437,10 @@ impl<'a, B: Backend> Call<'a, B> {
         }
     }
 
-    fn attempt_timeout(&self) -> u64 {
+    fn attempt_timeout(&self, live: &Live<B>) -> u64 {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        micros(self.limits.response_timeout.min(left))
+        let limits = self.limits.on(&self.core.config.calls, &live.conn.database);
+        micros(limits.response_timeout.min(left))
     }
 
     /// Classifies and books an attempt. `Some` ends the call; `None`: try again now.
@@ -435,6 +467,7 @@ impl<'a, B: Backend> Call<'a, B> {
             Some(_) => Phase::Answered,
         };
         let class = op.classify(phase, result.as_ref());
+        (live.conn.calls.counters).count(&class, matches!(result, Some(Ok(_))));
         let complaint = match (&class, &result) {
             (Class::Executed, Some(result)) => op.complaint(result),
             _ => None,

@@ -26,6 +26,7 @@ use super::machine::{
     Described, Effect, Evidence, Input, Machine, MemberKey, Probe, Slot, Ticket, Verb,
 };
 use super::membership::Membership;
+use super::statistics::Counters;
 use super::tally::Tally;
 
 use probe::{Fence, ProbeTask};
@@ -60,6 +61,7 @@ pub(crate) struct Supervisor<B: Backend> {
 /// Where a member is, and its connections.
 struct Place<B: Backend> {
     database: Arc<Database<B::Endpoint>>,
+    counters: Arc<Counters>,
     traffic: Option<Link<B>>,
     probe: Option<Link<B>>,
     /// Connections that have ended and whose commands may still run at the server.
@@ -264,6 +266,7 @@ impl<B: Backend> Supervisor<B> {
             key,
             Place {
                 database: Arc::new(database),
+                counters: Arc::default(),
                 traffic: None,
                 probe: None,
                 marks: Vec::new(),
@@ -324,6 +327,9 @@ impl<B: Backend> Supervisor<B> {
                     self.install(conn, &probe, alive, fence)
                 });
                 let place = self.members.get_mut(&probe.member);
+                if let Some(place) = &place {
+                    place.counters.probed();
+                }
                 let link = place.and_then(|place| place.slot(probe.slot).as_ref());
                 let connected = link.is_some_and(|link| !link.conn.lost.is_lost());
                 self.feed(Input::Probed {
@@ -546,6 +552,7 @@ impl<B: Backend> Supervisor<B> {
             core: self.core.clone(),
             checks: self.core.checks.list(),
             database: place.database.clone(),
+            counters: place.counters.clone(),
             probe: probe.clone(),
             marks,
             conn: existing,

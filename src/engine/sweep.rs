@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn a_connection_is_looked_at_while_there_is_something_on_it() {
         let (clock, swept) = (Arc::new(Clock::for_task()), Swept::new(Arc::default()));
-        let calls = Calls::new(MemberKey(1), Arc::default(), clock, &swept);
+        let calls = Calls::new(MemberKey(1), Arc::default(), clock, &swept, Arc::default());
         let look = |at| swept.sweep(at, false, &mut Vec::new());
         assert_eq!(swept.lock().len(), 0, "a standby");
         for _ in 0..2 {

@@ -10,6 +10,7 @@ use super::is_failover;
 use crate::engine::backend::Verdict;
 use crate::engine::circuit::CircuitState;
 use crate::engine::event::Event;
+use crate::engine::statistics::Statistics;
 
 /// Counts an event by the crate `metrics`, in whatever recorder is installed:
 /// `.on_event(multidb::telemetry::meter)`.
@@ -91,6 +92,55 @@ pub fn meter(event: &Event) {
         | Event::DrainTimeout { .. }
         | Event::Lagged { .. }
         | Event::Closed => {}
+    }
+}
+
+/// Records what the databases of a client have done, by the crate `metrics`: to be called whenever the
+/// recorder is read, or every few seconds, with
+/// [`MultiDbClient::statistics`](crate::MultiDbClient::statistics).
+pub fn measure(statistics: &[Statistics]) {
+    static DESCRIBED: Once = Once::new();
+    DESCRIBED.call_once(|| {
+        let count = Unit::Count;
+        describe_counter!(
+            "multidb.attempts",
+            count,
+            "attempts of calls, by what came of them"
+        );
+        describe_gauge!(
+            "multidb.calls.in_flight",
+            count,
+            "calls and leases in flight"
+        );
+        describe_counter!(
+            "multidb.connections",
+            count,
+            "connections for calls that were made"
+        );
+        describe_counter!("multidb.probes", count, "probes that have ended");
+        describe_gauge!(
+            "multidb.database.active.time",
+            Unit::Seconds,
+            "as the active database"
+        );
+    });
+    for one in statistics {
+        let database = one.database.to_string();
+        let outcomes = [
+            ("executed", one.answered.saturating_sub(one.refused)),
+            ("refused", one.refused),
+            ("not_sent", one.not_sent),
+            ("unknown", one.unknown),
+        ];
+        for (outcome, attempts) in outcomes {
+            counter!("multidb.attempts", "database" => database.clone(), "outcome" => outcome)
+                .absolute(attempts);
+        }
+        gauge!("multidb.calls.in_flight", "database" => database.clone()).set(one.in_flight as f64);
+        counter!("multidb.connections", "database" => database.clone()).absolute(one.connections);
+        counter!("multidb.probes", "database" => database.clone()).absolute(one.probes);
+        gauge!("multidb.database.active.time", "database" => database)
+            .set(one.active.as_secs_f64());
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a caller gets, and when.
 
 use multidb::engine::backend::ServerState;
-use multidb::engine::run::RunError;
+use multidb::engine::run::{Limits, RunError};
 use multidb::testing::scripted::{Act, OnCall, ScriptError, Work};
 use multidb::{Class, Doubt, ErrorKind, Event, Fault, FaultKind, Reason, Refusal, Status, Verdict};
 use tokio::time::Instant;
@@ -40,6 +40,46 @@ async fn with_every_database_hung_a_read_ends_at_its_deadline() {
         "{error:?}"
     );
     assert!(error.attempts() > 1, "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_may_have_a_response_timeout_of_its_own() {
+    let (east, west) = scripts();
+    let far = database("east", &east, 1.0).response_timeout(secs(2));
+    let builder = builder()
+        .database(far)
+        .database(database("west", &west, 0.5));
+    let client = serving(builder).await;
+    let took = async |client: &MultiDbClient<Scripted>, timeout: Option<Duration>| {
+        let mut router = client.router();
+        if let Some(response_timeout) = timeout {
+            let limits = router.limits();
+            router.set_limits(Limits {
+                response_timeout,
+                ..limits
+            });
+        }
+        let start = Instant::now();
+        let error = ours(router.run(&Work::new("a")).await);
+        // The connection is given up just before its caller is.
+        assert!(
+            matches!(error.kind(), ErrorKind::OutcomeUnknown(_)),
+            "{error:?}"
+        );
+        start.elapsed()
+    };
+    let about = |time: Duration| time - ms(10)..=time + ms(10);
+    // What nobody answers says nothing against a database while no other one is there to compare.
+    east.next_call(OnCall::RunInSilence);
+    west.on_check(Act::Hang);
+    assert!(about(secs(2)).contains(&took(&client, None).await));
+    // A handle's own counts everywhere.
+    east.next_call(OnCall::RunInSilence);
+    assert!(about(ms(300)).contains(&took(&client, Some(ms(300))).await));
+    west.on_check(Act::Answer(Verdict::Healthy));
+    client.switch_to("west").await.unwrap();
+    west.next_call(OnCall::RunInSilence);
+    assert!(about(ms(500)).contains(&took(&client, None).await));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ mod health;
 mod membership;
 mod policies;
 mod start;
+mod statistics;
 mod switching;
 mod verbs;
 

@@ -100,6 +100,14 @@ pub struct DatabaseConfig {
     #[cfg(feature = "serde")]
     #[serde(with = "humantime_serde")]
     pub grace_period: Option<Duration>,
+    /// Default: `calls.response_timeout`.
+    #[cfg(feature = "serde")]
+    #[serde(with = "humantime_serde")]
+    pub response_timeout: Option<Duration>,
+    /// Default: `calls.connect_timeout`.
+    #[cfg(feature = "serde")]
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Option<Duration>,
 }
 
 impl RedisConfig {
@@ -190,8 +198,16 @@ impl DatabaseConfig {
             database = database.failure_domain(domain)?;
         }
         #[cfg(feature = "serde")]
-        if let Some(grace) = self.grace_period {
-            database = database.grace_period(grace);
+        {
+            if let Some(grace) = self.grace_period {
+                database = database.grace_period(grace);
+            }
+            if let Some(timeout) = self.response_timeout {
+                database = database.response_timeout(timeout);
+            }
+            if let Some(timeout) = self.connect_timeout {
+                database = database.connect_timeout(timeout);
+            }
         }
         Ok(database)
     }

@@ -68,7 +68,7 @@ impl Lane {
                 lane.live = live;
                 return Ok(lane);
             }
-            let calls = &core.config.calls;
+            let calls = live.conn.database.calls(&core.config.calls);
             let wiring = Wiring::new(Purpose::Lane, calls.response_timeout);
             let limit = deadline.min(Instant::now() + calls.connect_timeout);
             let connecting = connect(&core.backend, &live.conn.database, &wiring, limit);
@@ -160,8 +160,10 @@ impl Lane {
         op: &O,
         end: LaneEnd<O::Output>,
     ) -> Concluded<O::Output> {
+        let counters = &self.live.conn.calls.counters;
         let (phase, result) = match end {
             LaneEnd::Answered(result) if op.is_clean(&result) => {
+                counters.answered(1);
                 return Concluded {
                     result,
                     next: Next::Return,
@@ -173,6 +175,7 @@ impl Lane {
             LaneEnd::GivenUp => (Phase::TimedOut, None),
         };
         let class = op.classify(phase, result.as_ref());
+        counters.count(&class, false);
         let refusal = self.live.tally.book(self.live.episode, &class);
         let error = || Error::from_class(&class).on(&self.live.conn.id, self.live.generation);
         let result = match (&class, result) {
@@ -236,6 +239,7 @@ pub(super) async fn block(
             Ok(lane) => lane,
             Err(error) => return Err(doubt.unwrap_or_else(|| to_redis(error))),
         };
+        let limits = limits.on(&core.config.calls, &lane.live.conn.database);
         // Opening took its time, too.
         let current = match ends {
             Some(ends) => with_timeout(cmd, left_until(ends)),
@@ -287,6 +291,7 @@ pub(super) async fn block_batch(
     let deadline = Instant::now() + limits.deadline;
     let mut lane = Lane::open(core, deadline).await.map_err(to_redis)?;
     let conn = lane.live.conn.clone();
+    let limits = limits.on(&core.config.calls, &conn.database);
     let end = {
         let mut run = pin!(lane.run(core, op, None));
         let given_up = async {
@@ -367,7 +372,8 @@ async fn release(core: &Core<Redis>, conn: &Conn<Redis>, mark: &ClientMark) {
         let beside = match conn.lost.is_lost() {
             false => Ok(conn.handle.clone()),
             true => {
-                let wiring = Wiring::new(Purpose::Probe, core.config.calls.response_timeout);
+                let calls = conn.database.calls(&core.config.calls);
+                let wiring = Wiring::new(Purpose::Probe, calls.response_timeout);
                 core.backend.connect(&conn.database, wiring).await
             }
         };

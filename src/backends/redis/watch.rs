@@ -32,7 +32,7 @@ pub(super) struct Watch(Arc<Mutex<State>>);
 /// How long a call in a session may take.
 #[derive(Clone, Copy)]
 pub(super) struct Time {
-    pub(super) response_timeout: Duration,
+    limits: Limits,
     /// When the whole call ends, waiting for the session included.
     pub(super) deadline: Instant,
 }
@@ -58,7 +58,7 @@ impl Watch {
                 Err(error) => return (Err(to_redis(error)), None),
             };
             let op = harmless(watch);
-            let end = lane.run(core, &op, Some(time.attempt())).await;
+            let end = lane.run(core, &op, Some(time.attempt(core, &lane))).await;
             let concluded = lane.conclude(&op, end);
             let again = concluded.next == Next::Again && !core.stop.is_cancelled();
             if again && Instant::now() < time.deadline {
@@ -110,7 +110,7 @@ impl Watch {
         };
         match std::mem::replace(&mut *state, State::Over) {
             State::Open(mut lane) if lane.is_current(core) => {
-                let end = lane.run(core, op, Some(time.attempt())).await;
+                let end = lane.run(core, op, Some(time.attempt(core, &lane))).await;
                 let unsent = matches!(end, LaneEnd::Lost { sent: false, .. });
                 let concluded = lane.conclude(op, end);
                 let refused = concluded.next == Next::AfterVerdict
@@ -138,7 +138,7 @@ impl Watch {
         {
             let unwatch = cmd("UNWATCH");
             let op = harmless(&unwatch);
-            let end = lane.run(core, &op, Some(time.attempt())).await;
+            let end = lane.run(core, &op, Some(time.attempt(core, &lane))).await;
             if lane.conclude(&op, end).result.is_ok() {
                 lane.give_back(core);
             }
@@ -180,7 +180,7 @@ impl State {
             *self = Self::Broken;
             return None;
         }
-        let end = lane.run(core, op, Some(time.attempt())).await;
+        let end = lane.run(core, op, Some(time.attempt(core, lane))).await;
         let answered = matches!(end, LaneEnd::Answered(_));
         let concluded = lane.conclude(op, end);
         if !answered {
@@ -195,14 +195,15 @@ impl Time {
     /// For a call that begins now.
     pub(super) fn of(limits: Limits) -> Self {
         Self {
-            response_timeout: limits.response_timeout,
+            limits,
             deadline: Instant::now() + limits.deadline,
         }
     }
 
-    fn attempt(self) -> Duration {
+    fn attempt(self, core: &Core<Redis>, lane: &Lane) -> Duration {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        self.response_timeout.min(left)
+        let limits = (self.limits).on(&core.config.calls, &lane.live.conn.database);
+        limits.response_timeout.min(left)
     }
 }
 

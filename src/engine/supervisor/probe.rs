@@ -12,6 +12,7 @@ use crate::engine::database::Database;
 use crate::engine::health::{self, List};
 use crate::engine::live::{Conn, Core, connect};
 use crate::engine::machine::{Probe, Slot};
+use crate::engine::statistics::Counters;
 
 /// One probe, with all that it needs: it runs in a task of its own.
 pub(super) struct ProbeTask<B: Backend> {
@@ -20,6 +21,7 @@ pub(super) struct ProbeTask<B: Backend> {
     pub(super) database: Arc<Database<B::Endpoint>>,
     pub(super) probe: Probe,
     pub(super) marks: Vec<Mark>,
+    pub(super) counters: Arc<Counters>,
     pub(super) conn: Option<Arc<Conn<B>>>,
     /// The callers' connection, for a server that takes no other.
     pub(super) spare: Option<Arc<Conn<B>>>,
@@ -104,7 +106,7 @@ impl<B: Backend> ProbeTask<B> {
     /// Whether another connection can be made. The one that stands is as good as it was if not.
     async fn look_anew(&mut self, deadline: Instant) -> Verdict {
         self.probe.anew = false;
-        let calls = &self.core.config.calls;
+        let calls = self.database.calls(&self.core.config.calls);
         let wiring = Wiring::new(Purpose::Probe, calls.response_timeout);
         let limit = deadline.min(Instant::now() + calls.connect_timeout);
         match connect(&self.core.backend, &self.database, &wiring, limit).await {
@@ -127,13 +129,17 @@ impl<B: Backend> ProbeTask<B> {
             Slot::Traffic => Purpose::Traffic,
             Slot::Probe => Purpose::Probe,
         };
-        let calls = &self.core.config.calls;
+        let calls = self.database.calls(&self.core.config.calls);
         let wiring = Wiring::new(purpose, calls.response_timeout);
         self.incarnation += 1;
         let limit = deadline.min(Instant::now() + calls.connect_timeout);
         let handle = connect(&self.core.backend, &self.database, &wiring, limit).await?;
         let (clock, sweep) = (self.core.clock.clone(), &self.core.swept);
-        let calls = Calls::new(self.probe.member, wiring.meter, clock, sweep);
+        let counters = self.counters.clone();
+        let calls = Calls::new(self.probe.member, wiring.meter, clock, sweep, counters);
+        if self.probe.slot == Slot::Traffic {
+            self.counters.connected(Arc::downgrade(&calls));
+        }
         let conn = Arc::new(Conn {
             member: self.probe.member,
             id: self.database.id.clone(),

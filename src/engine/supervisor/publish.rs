@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Supervisor;
+use tokio::time::Instant;
+
 use crate::engine::backend::Backend;
 use crate::engine::live::{Live, Routing, STALE, Upcoming};
 use crate::engine::snapshot::Snapshot;
@@ -51,7 +53,13 @@ impl<B: Backend> Supervisor<B> {
             _ => false,
         };
         self.core.swept.set_threshold(self.machine.stall_age());
-        let active = self.machine.active();
+        let (active, now) = (self.machine.active(), Instant::now());
+        for (key, place) in &self.members {
+            place.counters.set_active(active == Some(*key), now);
+        }
+        let counters = self.members.values();
+        let counters = counters.map(|place| (place.database.id.clone(), place.counters.clone()));
+        let counters = counters.collect();
         let snapshot = Arc::new(Snapshot {
             generation,
             active: active
@@ -75,6 +83,7 @@ impl<B: Backend> Supervisor<B> {
             live,
             status: snapshot.status,
             snapshot,
+            counters,
             upcoming,
         }));
         // After the new one can be found: whoever is turned away by the flag finds it.

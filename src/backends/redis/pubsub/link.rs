@@ -173,7 +173,8 @@ impl Link {
 
     /// Keeps one connection subscribed and hands its messages on, until it ends.
     async fn serve(&mut self, mut wire: Wire) -> End {
-        let limit = self.core.config.calls.response_timeout;
+        let calls = self.database.calls(&self.core.config.calls);
+        let limit = calls.response_timeout;
         let interval = self.core.config.health.interval;
         let mut session = Session::new(limit, self.everything());
         let mut pings = FuturesUnordered::<BoxFuture<'static, ()>>::new();
@@ -390,7 +391,7 @@ impl Session {
 }
 
 async fn connect(core: &Core<Redis>, database: &Database<RedisEndpoint>) -> Result<Wire, Fault> {
-    let calls = &core.config.calls;
+    let calls = database.calls(&core.config.calls);
     let wiring = Wiring::new(Purpose::PubSub, calls.response_timeout);
     let opening = Wire::open(&core.backend, database.endpoint(), &wiring);
     match timeout(calls.connect_timeout, opening).await {
