@@ -154,7 +154,10 @@ async fn a_check_that_asks_somebody_else_is_asked_last_and_its_silence_is_a_rese
             takes: secs(3600),
             ..Says::default()
         }),
-        Says::default(),
+        Says {
+            takes: ms(100),
+            ..Says::default()
+        },
     );
     let (east, west) = scripts();
     let builder = over(&east, &west).health_check(hangs);

@@ -1,6 +1,9 @@
 //! One look: the requests, the answers, and the uid that is remembered between looks.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use multidb::{Fault, FaultKind, Verdict};
+use socket2::{Domain, Socket, Type};
 use tokio::time::{Duration, Instant};
 
 use crate::stand_in::{Ca, LIST, Reply, StandIn, availability, lags, list};
@@ -264,9 +267,12 @@ async fn an_api_that_never_answers_costs_the_timeout_and_no_more() {
 #[tokio::test]
 async fn nobody_at_the_port_is_told_at_once() {
     let scene = Scene::new().await;
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = nobody.local_addr().unwrap().port();
-    drop(nobody);
+    // Bound, so that nobody else listens there either.
+    let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    nobody.bind(&any_port.into()).unwrap();
+    let address = nobody.local_addr().unwrap().as_socket().unwrap();
+    let port = address.port();
     let verdict = scene.look(scene.check().port(port).evicting()).await;
     is_degraded(verdict, FaultKind::Unreachable, "connection refused");
 }
