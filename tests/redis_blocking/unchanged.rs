@@ -1,6 +1,6 @@
 //! The same program, on one database by redis-rs and on several by us: the same results.
 
-use multidb::{MultiDbClient, blocking, redis::Redis};
+use multidb::{MultiDbClient, Sensitivity, blocking, redis::Redis};
 use redis::{Client, Connection};
 
 use crate::support::redis_server::RedisServer;
@@ -26,6 +26,8 @@ fn a_program_sees_the_same_results(protocol: &str) {
         .url(format!("{}{protocol}", databases.east.url()), 1.0)
         .url(format!("{}{protocol}", databases.west.url()), 0.5)
         .auto_fallback(false)
+        // This is not about how long a server may be kept waiting for a processor.
+        .sensitivity(Sensitivity::Custom(LIMIT))
         .connect_blocking()
         .unwrap();
     same(&record(|| patient(&client)), &expected);

@@ -52,7 +52,11 @@ impl Databases {
     }
 
     async fn client_speaking(&self, protocol: Protocol) -> MultiDbClient<Redis> {
-        let client = self.builder(protocol).connect().await.unwrap();
+        self.connected(self.builder(protocol)).await
+    }
+
+    async fn connected(&self, builder: Builder<Redis>) -> MultiDbClient<Redis> {
+        let client = builder.connect().await.unwrap();
         // A switch ends on what has been proven before.
         eventually(LIMIT, "both databases are connected", async || {
             client.snapshot().members.iter().all(|m| m.connected)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use multidb::redis::Redis;
-use multidb::{MultiDbClient, MultiDbConnection};
+use multidb::{MultiDbClient, MultiDbConnection, Sensitivity};
 use redis::aio::ConnectionLike;
 use redis::{RedisError, RedisResult, Script, cmd, pipe};
 use tokio::time::timeout;
@@ -27,7 +27,11 @@ async fn a_program_sees_the_same_results_over_resp3() {
 async fn a_program_sees_the_same_results(protocol: Protocol) {
     let (reference, databases) = tokio::join!(RedisServer::start(), Databases::start());
     let expected = record(bare(&reference, protocol).await).await;
-    let client = databases.client_speaking(protocol).await;
+    // This is not about how long a server may be kept waiting for a processor.
+    let builder = databases
+        .builder(protocol)
+        .sensitivity(Sensitivity::Custom(LIMIT));
+    let client = databases.connected(builder).await;
     same(&record(patient(&client)).await, &expected);
     assert_eq!(
         client.snapshot().generation,
