@@ -100,6 +100,8 @@ mod book {
     mod telemetry {}
     #[doc = include_str!("../docs/src/redis.md")]
     mod redis {}
+    #[doc = include_str!("../docs/src/tls.md")]
+    mod tls {}
     #[doc = include_str!("../docs/src/transactions.md")]
     mod transactions {}
     #[doc = include_str!("../docs/src/cluster.md")]

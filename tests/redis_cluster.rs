@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use multidb::redis::{MultiDbConnection, Redis, RedisEndpoint, from_redis};
-use multidb::{Builder, Database, MultiDbClient};
+use multidb::redis::{EveryNode, MultiDbConnection, Redis, RedisEndpoint, from_redis};
+use multidb::{Builder, Config, Database, MultiDbClient, Verdict};
 use redis::{AsyncCommands, RedisResult, Value};
 use tokio::time::{Instant, timeout};
 
@@ -294,6 +294,60 @@ async fn a_slot_that_moves_under_load_costs_no_error_and_no_count() {
     .await;
 }
 
+/// Some keys have left with their slot and some have not; neither node can serve both.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_keys_that_are_on_their_way_waits_until_they_have_arrived() {
+    bounded(async {
+        let cluster = RedisCluster::start(3, false).await;
+        let client = client_of(&cluster.url()).await;
+        let tag = cluster.key_of(0, "tag").await;
+        let [one, two] = ["one", "two"].map(|name| format!("{{{tag}}}{name}"));
+        let mut con = client.connection();
+        let () = con.mset(&[(&one, 1), (&two, 2)]).await.unwrap();
+        let slot: u16 = cluster.nodes[0].cmd(&["CLUSTER", "KEYSLOT", &one]).await;
+        let slot = slot.to_string();
+        let (from, to) = (cluster.id(0).await, cluster.id(1).await);
+        let (source, target) = (&cluster.nodes[0], &cluster.nodes[1]);
+        let () = target
+            .cmd(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from])
+            .await;
+        let () = source
+            .cmd(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to])
+            .await;
+        let port = target.addr().port().to_string();
+        let () = source
+            .cmd(&["MIGRATE", "127.0.0.1", &port, &one, "0", "5000"])
+            .await;
+
+        let (mut piped, mut atomic) = (redis::pipe(), redis::pipe());
+        piped.mget(&[&one, &two]);
+        atomic.atomic().incr(&one, 0).incr(&two, 0);
+        let calls = async {
+            let (mut a, mut b, mut c) = (con.clone(), con.clone(), con.clone());
+            tokio::join!(
+                async { a.mget::<_, (u32, u32)>(&[&one, &two]).await },
+                async { piped.query_async::<((u32, u32),)>(&mut b).await },
+                async { atomic.query_async::<(u32, u32)>(&mut c).await },
+            )
+        };
+        let moving = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let () = source
+                .cmd(&["MIGRATE", "127.0.0.1", &port, &two, "0", "5000"])
+                .await;
+            for node in [target, source] {
+                let () = node.cmd(&["CLUSTER", "SETSLOT", &slot, "NODE", &to]).await;
+            }
+        };
+        let ((single, in_pipeline, in_transaction), ()) = tokio::join!(calls, moving);
+        assert_eq!(single.unwrap(), (1, 2));
+        assert_eq!(in_pipeline.unwrap(), ((1, 2),));
+        assert_eq!(in_transaction.unwrap(), (1, 2));
+        assert_eq!(client.snapshot().generation, 1);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_takes_over_in_order_is_followed_and_the_database_not_left() {
     bounded(async {
@@ -365,6 +419,33 @@ async fn a_primary_that_is_killed_is_a_database_that_is_left_at_once_and_returne
         let lost = cluster.key_of(1, "healed").await;
         let () = client.connection().set(&lost, 1).await.unwrap();
         assert!(cluster.nodes[4].cmd::<bool>(&["EXISTS", &lost]).await);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_lost_is_a_reservation_for_those_who_ask() {
+    bounded(async {
+        let mut cluster = RedisCluster::start(3, true).await;
+        let mut config = Config::default();
+        config.health.interval = Duration::from_millis(200);
+        let client = builder()
+            .config(config)
+            .database(database("cluster", &cluster.url(), 1.0))
+            .health_check(EveryNode)
+            .connect()
+            .await
+            .unwrap();
+        assert_eq!(client.snapshot().members[0].verdict, Some(Verdict::Healthy));
+        cluster.nodes[4].kill();
+        let degraded = client.wait_for(|now| {
+            let verdict = &now.members[0].verdict;
+            matches!(verdict, Some(Verdict::Degraded(fault)) if fault.what == "1 node is failing")
+        });
+        timeout(SOON, degraded).await.unwrap().unwrap();
+        let key = cluster.key_of(1, "key").await;
+        let () = client.connection().set(&key, 1).await.unwrap();
+        assert_eq!(client.snapshot().generation, 1);
     })
     .await;
 }

@@ -309,6 +309,48 @@ async fn a_certificate_may_be_for_another_name_or_for_none_if_that_is_said() {
 }
 
 #[tokio::test]
+async fn a_cluster_is_reached_by_tls_at_the_host_that_it_was_asked_at() {
+    let ca = Ca::new("ours");
+    let shown = ca.identity(&["localhost"]);
+    // Of one node, which talks to no other.
+    let bus = {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        free.local_addr().unwrap().port().to_string()
+    };
+    let server = RedisServer::builder()
+        .config("cluster-enabled", "yes")
+        .config("cluster-port", &bus)
+        .config("tls-cluster", "yes")
+        .tls(Tls {
+            ca: ca.pem(),
+            cert: shown.cert,
+            key: shown.key,
+            auth_clients: false,
+        })
+        .start()
+        .await;
+    let () = server
+        .cmd(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"])
+        .await;
+    eventually(AT_ONCE * 10, "the cluster is well", async || {
+        let info: String = server.cmd(&["CLUSTER", "INFO"]).await;
+        info.contains("cluster_state:ok")
+    })
+    .await;
+    let port = server.tls_addr().port();
+    let endpoint = |end: &str| {
+        let url = format!("rediss-cluster://localhost:{port}?protocol=resp3{end}");
+        RedisEndpoint::parse(&url).unwrap()
+    };
+    everything_works(&client_of(endpoint("").tls(ca.trusted()).unwrap()).await).await;
+    let () = server.cmd(&["FLUSHALL"]).await;
+    everything_works(&client_of(endpoint("#insecure")).await).await;
+    let stranger = Ca::new("another's").trusted();
+    let fault = refused(endpoint("").tls(stranger).unwrap()).await;
+    assert_eq!(fault.kind, FaultKind::Denied, "{fault}");
+}
+
+#[tokio::test]
 async fn sentinels_and_their_master_are_both_reached_by_tls() {
     let ca = Ca::new("ours");
     let master = ca.server(ca.identity(&["127.0.0.1"]), false).await;

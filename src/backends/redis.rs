@@ -36,7 +36,7 @@ mod tls;
 mod tls_files;
 mod watch;
 
-pub use checks::{ReplicationLag, WriteProbe};
+pub use checks::{EveryNode, ReplicationLag, WriteProbe};
 pub use config::{DatabaseConfig, RedisConfig};
 pub use connection::MultiDbConnection;
 pub use connector::{Connector, TcpConnector, Transport};

@@ -37,6 +37,8 @@ pub struct Statistics {
     pub connections: u64,
     /// Probes that have come to an end.
     pub probes: u64,
+    /// How long the last probe that found it well had waited for its first answer.
+    pub round_trip: Option<Duration>,
     /// How often it has become the active one.
     pub activations: u64,
     /// How long it has been the active one.
@@ -60,6 +62,7 @@ pub(crate) struct Counters {
 struct Kept {
     /// Of connections that stand, or stood a moment ago.
     calls: Vec<Weak<Calls>>,
+    round_trip: Option<Duration>,
     active: Duration,
     active_since: Option<Instant>,
     activations: u64,
@@ -96,8 +99,11 @@ impl Counters {
         }
     }
 
-    pub(crate) fn probed(&self) {
+    pub(crate) fn probed(&self, round_trip: Option<Duration>) {
         self.probes.fetch_add(1, Ordering::Relaxed);
+        if round_trip.is_some() {
+            self.kept().round_trip = round_trip;
+        }
     }
 
     pub(crate) fn set_active(&self, active: bool, now: Instant) {
@@ -130,6 +136,7 @@ impl Counters {
             in_flight: calls.iter().map(|calls| calls.in_flight()).sum(),
             connections: self.connections.load(Ordering::Relaxed),
             probes: self.probes.load(Ordering::Relaxed),
+            round_trip: kept.round_trip,
             activations: kept.activations,
             active: kept.active + active,
         }

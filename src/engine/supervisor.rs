@@ -328,7 +328,7 @@ impl<B: Backend> Supervisor<B> {
                 });
                 let place = self.members.get_mut(&probe.member);
                 if let Some(place) = &place {
-                    place.counters.probed();
+                    place.counters.probed(rtt);
                 }
                 let link = place.and_then(|place| place.slot(probe.slot).as_ref());
                 let connected = link.is_some_and(|link| !link.conn.lost.is_lost());

@@ -119,6 +119,11 @@ pub fn measure(statistics: &[Statistics]) {
         );
         describe_counter!("multidb.probes", count, "probes that have ended");
         describe_gauge!(
+            "multidb.probe.round_trip",
+            Unit::Seconds,
+            "of the last probe that found it well"
+        );
+        describe_gauge!(
             "multidb.database.active.time",
             Unit::Seconds,
             "as the active database"
@@ -139,6 +144,10 @@ pub fn measure(statistics: &[Statistics]) {
         gauge!("multidb.calls.in_flight", "database" => database.clone()).set(one.in_flight as f64);
         counter!("multidb.connections", "database" => database.clone()).absolute(one.connections);
         counter!("multidb.probes", "database" => database.clone()).absolute(one.probes);
+        if let Some(round_trip) = one.round_trip {
+            gauge!("multidb.probe.round_trip", "database" => database.clone())
+                .set(round_trip.as_secs_f64());
+        }
         gauge!("multidb.database.active.time", "database" => database)
             .set(one.active.as_secs_f64());
     }

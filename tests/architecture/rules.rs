@@ -235,6 +235,7 @@ impl Room {
                 &["telemetry"],
                 &["engine", "event"],
                 &["engine", "snapshot"],
+                &["engine", "statistics"],
                 // What events consist of.
                 &["engine", "backend", "Verdict"],
                 &["engine", "circuit", "CircuitState"],

@@ -51,7 +51,10 @@ async fn attempts_are_counted_where_they_were_made_by_what_came_of_them() {
         (1, 0, 0)
     );
     assert_eq!(west_now.connections, 1);
-    assert!(west_now.probes >= 1, "{west_now:?}");
+    assert!(
+        west_now.probes >= 1 && west_now.round_trip.is_some(),
+        "{west_now:?}"
+    );
     drop(west);
 }
 

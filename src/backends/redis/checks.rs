@@ -28,6 +28,15 @@ pub struct ReplicationLag {
     tolerance: Duration,
 }
 
+/// Checks that no node of a Redis Cluster is failing in the eyes of another one, replicas included, by
+/// `CLUSTER NODES`.
+///
+/// A cluster is healthy by itself when every primary answers. One with a failing replica serves as well,
+/// but the next loss may be one too many: it is degraded, so that it is not returned to and comes last in
+/// a failover. Anything that is no cluster passes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EveryNode;
+
 // === impl WriteProbe ===
 
 impl HealthCheck<Redis> for WriteProbe {
@@ -104,9 +113,69 @@ impl HealthCheck<Redis> for ReplicationLag {
     }
 }
 
+// === impl EveryNode ===
+
+impl HealthCheck<Redis> for EveryNode {
+    fn name(&self) -> &str {
+        "every node"
+    }
+
+    fn check<'a>(
+        &'a self,
+        _: &'a Database<RedisEndpoint>,
+        handle: &'a RedisHandle,
+    ) -> BoxFuture<'a, Verdict> {
+        async {
+            match handle.ask(cmd("CLUSTER").arg("NODES")).await {
+                Ok(Value::BulkString(text)) => of_nodes(&String::from_utf8_lossy(&text)),
+                Ok(Value::VerbatimString { text, .. }) => of_nodes(&text),
+                Ok(_) => Verdict::Healthy,
+                // No cluster, or nobody who may ask.
+                Err(fault) if fault.kind == FaultKind::Other => Verdict::Healthy,
+                Err(fault) => Verdict::Unhealthy(fault),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// A line is a node: its id, its address, its flags, …
+fn of_nodes(text: &str) -> Verdict {
+    let failing = text.lines().filter(|line| {
+        let flags = line.split(' ').nth(2).unwrap_or_default();
+        let mut flags = flags.split(',');
+        flags.any(|flag| matches!(flag, "fail" | "fail?" | "noaddr"))
+    });
+    match failing.count() {
+        0 => Verdict::Healthy,
+        count => {
+            let nodes = if count == 1 { "node is" } else { "nodes are" };
+            let what = format!("{count} {nodes} failing");
+            Verdict::Degraded(Fault::new(FaultKind::State, what))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_another_one_misses_is_a_reservation() {
+        let nodes = |flags: [&str; 2]| {
+            let line =
+                |flags| format!("f00 10.0.0.1:6379@16379,host {flags} - 0 0 1 connected 0-5\n");
+            of_nodes(&flags.map(line).concat())
+        };
+        assert_eq!(nodes(["myself,master", "slave"]), Verdict::Healthy);
+        for flags in ["slave,fail", "slave,fail?", "master,noaddr"] {
+            let Verdict::Degraded(fault) = nodes(["myself,master", flags]) else {
+                panic!("{flags} is well");
+            };
+            assert_eq!(fault.what, "1 node is failing");
+        }
+        assert_eq!(of_nodes(""), Verdict::Healthy);
+    }
 
     fn said(info: &str) -> Option<String> {
         match ReplicationLag::up_to(Duration::from_secs(10)).verdict(info) {

@@ -26,7 +26,7 @@ use ::redis::{
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::keeper::{Keeper, Nodes, Opened, Order, layout};
@@ -80,7 +80,7 @@ struct Redirect {
 
 /// How often a command is sent on before its last answer is taken for one.
 const REDIRECTS: usize = 8;
-/// Before a transaction is tried again on a slot that is on its way.
+/// Before a command is tried again whose keys are on their way.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The bits of a scan's cursor that are the node's; the rest say which node it is.
 const CURSOR_BITS: u32 = 48;
@@ -256,11 +256,7 @@ impl Cluster {
     /// Ends all connections. Idempotent.
     pub(super) fn end(&self) {
         self.lost.report();
-        for node in self.map.get().nodes() {
-            if let Some(connected) = &node.connected {
-                connected.handle.abort();
-            }
-        }
+        self.map.get().end();
     }
 
     /// Whether every primary answers and finds the cluster complete; also whether it takes writes.
@@ -305,9 +301,8 @@ impl Cluster {
         unfit.unwrap_or(Verdict::Healthy)
     }
 
-    /// Ends what earlier connections have left at the nodes. A node that is no primary any more runs no
-    /// write of theirs.
-    /// True: some had no name.
+    /// Ends what earlier connections have left at the nodes; true if some had no name. A node that is no
+    /// primary any more runs no write of theirs.
     pub(super) async fn fence(&self, marks: &Marks) -> Result<bool, Fault> {
         let mut nameless = false;
         for (address, mark) in marks.all() {
@@ -371,6 +366,7 @@ impl Cluster {
     async fn send_to(&self, slot: u16, cmd: &Cmd, first: Option<Redirect>) -> RedisResult<Value> {
         let mut redirect = first;
         let mut redirects = 0;
+        let patience = Instant::now() + self.patience;
         loop {
             let (address, ask) = match redirect.take() {
                 Some(Redirect { to, ask, .. }) => (to, ask),
@@ -389,6 +385,10 @@ impl Cluster {
                 }
                 false => node.send(cmd).await?,
             };
+            if is_under_way(&reply) && Instant::now() < patience {
+                sleep(PAUSE).await;
+                continue;
+            }
             redirect = self.redirect(&reply, &address);
             redirects += 1;
             if redirect.is_none() || redirects > REDIRECTS {
@@ -491,6 +491,7 @@ impl Cluster {
         };
         let mut target = None;
         let mut redirects = 0;
+        let patience = Instant::now() + self.patience;
         loop {
             let address = match target.take() {
                 Some(address) => address,
@@ -505,25 +506,36 @@ impl Cluster {
                 Ok(_) => None,
                 Err(error) => error.clone().into_server_errors(),
             };
-            let redirect = errors.and_then(|errors| {
-                let mut errors = errors.iter();
-                errors.find_map(|(_, error)| self.redirected(error, &address))
-            });
-            redirects += 1;
-            let Some(redirect) = redirect.filter(|_| redirects <= REDIRECTS) else {
+            let errors = errors.as_deref().unwrap_or_default();
+            let redirect = errors
+                .iter()
+                .find_map(|(_, error)| self.redirected(error, &address));
+            let again = match &redirect {
+                Some(Redirect { ask: false, .. }) => redirects < REDIRECTS,
+                // There is no asking for a transaction: it waits until the slot has arrived.
+                Some(_) => Instant::now() < patience,
+                None => {
+                    errors.iter().any(|(_, error)| error.code() == TRYAGAIN)
+                        && Instant::now() < patience
+                }
+            };
+            if !again {
                 if result.is_ok() {
                     *self.watching() = None;
                 }
                 return result;
-            };
+            }
             // It did not run. What was watched where it was is watched no more.
             if watched.is_some() {
                 *self.watching() = None;
                 return Ok(vec![Value::Nil]);
             }
-            match redirect.ask {
-                true => sleep(PAUSE).await,
-                false => target = Some(redirect.to),
+            match redirect.filter(|redirect| !redirect.ask) {
+                Some(Redirect { to, .. }) => {
+                    redirects += 1;
+                    target = Some(to);
+                }
+                None => sleep(PAUSE).await,
             }
         }
     }
@@ -585,12 +597,14 @@ impl Cluster {
         }
         for (address, group) in &groups {
             for at in group {
-                let Some(redirect) = self.redirect(&replies[*at], address) else {
-                    continue;
+                let (slot, cmd) = run[*at];
+                let sent_on = match (self.redirect(&replies[*at], address), slot) {
+                    (Some(redirect), _) => self.send_to(redirect.slot, cmd, Some(redirect)).await,
+                    (None, Some(slot)) if is_under_way(&replies[*at]) => {
+                        self.send_to(slot, cmd, None).await
+                    }
+                    (None, _) => continue,
                 };
-                let sent_on = self
-                    .send_to(redirect.slot, run[*at].1, Some(redirect))
-                    .await;
                 // The others have run.
                 replies[*at] = sent_on.map_err(|error| match error.is_io_error() {
                     true => error,
@@ -767,6 +781,13 @@ fn cursor(scan: &Cmd) -> Option<u64> {
     let digits = lines.nth(4)?.strip_suffix(b"\r")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
+
+/// Some of a command's keys have left with their slot and some have not: nothing has run.
+fn is_under_way(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == TRYAGAIN)
+}
+
+const TRYAGAIN: &str = "TRYAGAIN";
 
 fn refusal(line: &str) -> Value {
     let reply = format!("-{line}\r\n");

@@ -273,9 +273,11 @@ impl Keeper {
 }
 
 impl Drop for Keeper {
-    /// However it ends, nobody may wait for the whole any more.
+    /// However it ends: nobody may wait for the whole any more, and a connection that it has entered
+    /// meanwhile ends with the others.
     fn drop(&mut self) {
         self.lost.report();
+        self.map.get().end();
     }
 }
 

@@ -135,6 +135,12 @@ impl Map {
             .collect()
     }
 
+    /// Ends all connections. Idempotent.
+    pub(super) fn end(&self) {
+        let connected = self.nodes.iter().filter_map(|node| node.connected.as_ref());
+        connected.for_each(|connected| connected.handle.abort());
+    }
+
     pub(super) fn is_complete(&self) -> bool {
         !self.owners.contains(&NOBODY)
     }
