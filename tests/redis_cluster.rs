@@ -474,3 +474,34 @@ async fn a_primary_that_hangs_is_left_within_the_tolerance_and_nobody_waits_past
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_hangs_beside_others_that_are_busy_is_found_out_by_its_callers() {
+    bounded(async {
+        let cluster = RedisCluster::start(3, false).await;
+        let other = RedisServer::start().await;
+        let client = pair(&cluster, &other).await;
+        let busy = Counting::start(&client, cluster.key_of(0, "counter").await);
+        let key = cluster.key_of(2, "key").await;
+        let mut con = client.connection();
+        let () = con.set(&key, 1).await.unwrap();
+        busy.goes_on().await;
+        cluster.nodes[2].stop().await;
+        let stopped = Instant::now();
+        let written: RedisResult<()> = con.set(&key, 2).await;
+        assert!(written.is_err(), "it was answered by a node that hangs");
+        eventually(SOON, "the other one serves", async || {
+            client.active().is_some_and(|active| active == *"other")
+        })
+        .await;
+        // A call without a reply has every primary asked.
+        assert!(
+            stopped.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            stopped.elapsed()
+        );
+        busy.goes_on().await;
+        busy.stop().await;
+    })
+    .await;
+}
