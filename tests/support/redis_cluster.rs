@@ -19,8 +19,10 @@ impl RedisCluster {
         } else {
             primaries
         };
-        let starting = (0..count).map(|_| RedisServer::builder().cluster_node().start());
-        let nodes = futures_util::future::join_all(starting).await;
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            nodes.push(RedisServer::builder().cluster_node().start().await);
+        }
         let cluster = Self { nodes, primaries };
         let share = SLOTS / primaries;
         for (n, node) in cluster.nodes.iter().enumerate() {
