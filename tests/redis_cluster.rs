@@ -299,7 +299,8 @@ async fn a_slot_that_moves_under_load_costs_no_error_and_no_count() {
 async fn what_needs_keys_that_are_on_their_way_waits_until_they_have_arrived() {
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
-        let client = client_of(&cluster.url()).await;
+        let other = RedisServer::start().await;
+        let client = pair(&cluster, &other).await;
         let tag = cluster.key_of(0, "tag").await;
         let [one, two] = ["one", "two"].map(|name| format!("{{{tag}}}{name}"));
         let mut con = client.connection();

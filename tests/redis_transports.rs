@@ -68,13 +68,17 @@ impl Ca {
 
     /// A server that shows `shown`, and asks for certificates of this CA if it asks.
     async fn server(&self, shown: Identity, auth_clients: bool) -> RedisServer {
-        let tls = Tls {
+        let tls = self.tls(shown, auth_clients);
+        RedisServer::builder().tls(tls).start().await
+    }
+
+    fn tls(&self, shown: Identity, auth_clients: bool) -> Tls {
+        Tls {
             ca: self.pem(),
             cert: shown.cert,
             key: shown.key,
             auth_clients,
-        };
-        RedisServer::builder().tls(tls).start().await
+        }
     }
 
     fn trusted(&self) -> TlsConfig {
@@ -321,12 +325,7 @@ async fn a_cluster_is_reached_by_tls_at_the_host_that_it_was_asked_at() {
         .config("cluster-enabled", "yes")
         .config("cluster-port", &bus)
         .config("tls-cluster", "yes")
-        .tls(Tls {
-            ca: ca.pem(),
-            cert: shown.cert,
-            key: shown.key,
-            auth_clients: false,
-        })
+        .tls(ca.tls(shown, false))
         .start()
         .await;
     let () = server
@@ -358,12 +357,7 @@ async fn sentinels_and_their_master_are_both_reached_by_tls() {
     let sentinel = RedisServer::builder()
         .sentinel_of(master.tls_addr())
         .config("tls-replication", "yes")
-        .tls(Tls {
-            ca: ca.pem(),
-            cert: shown.cert,
-            key: shown.key,
-            auth_clients: false,
-        })
+        .tls(ca.tls(shown, false))
         .start()
         .await;
     // Each shows a certificate for its own host.

@@ -247,10 +247,14 @@ impl<E> Database<E> {
         self
     }
 
+    pub(crate) fn response_timeout_or(&self, client: Duration) -> Duration {
+        self.response_timeout.unwrap_or(client)
+    }
+
     /// The client's settings, with those of the database in their place.
     pub(crate) fn calls(&self, calls: &CallConfig) -> CallConfig {
         CallConfig {
-            response_timeout: self.response_timeout.unwrap_or(calls.response_timeout),
+            response_timeout: self.response_timeout_or(calls.response_timeout),
             connect_timeout: self.connect_timeout.unwrap_or(calls.connect_timeout),
             ..calls.clone()
         }

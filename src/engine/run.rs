@@ -125,7 +125,7 @@ impl Limits {
     pub(crate) fn on<E>(self, client: &CallConfig, database: &Database<E>) -> Self {
         match self.response_timeout == client.response_timeout {
             true => Self {
-                response_timeout: database.calls(client).response_timeout,
+                response_timeout: database.response_timeout_or(client.response_timeout),
                 ..self
             },
             false => self,

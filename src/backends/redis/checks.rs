@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use ::redis::{Value, cmd};
+use ::redis::cmd;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::endpoint::RedisEndpoint;
 use super::handle::{Redis, RedisHandle};
+use super::server::text_of;
 use crate::engine::backend::{Fault, FaultKind, Verdict};
 use crate::engine::database::Database;
 use crate::engine::health::HealthCheck;
@@ -103,9 +104,7 @@ impl HealthCheck<Redis> for ReplicationLag {
     ) -> BoxFuture<'a, Verdict> {
         async {
             match handle.ask(cmd("INFO").arg("replication")).await {
-                Ok(Value::BulkString(text)) => self.verdict(&String::from_utf8_lossy(&text)),
-                Ok(Value::VerbatimString { text, .. }) => self.verdict(&text),
-                Ok(_) => self.verdict(""),
+                Ok(reply) => self.verdict(&text_of(reply).unwrap_or_default()),
                 Err(fault) => Verdict::Unhealthy(fault),
             }
         }
@@ -127,9 +126,7 @@ impl HealthCheck<Redis> for EveryNode {
     ) -> BoxFuture<'a, Verdict> {
         async {
             match handle.ask(cmd("CLUSTER").arg("NODES")).await {
-                Ok(Value::BulkString(text)) => of_nodes(&String::from_utf8_lossy(&text)),
-                Ok(Value::VerbatimString { text, .. }) => of_nodes(&text),
-                Ok(_) => Verdict::Healthy,
+                Ok(reply) => of_nodes(&text_of(reply).unwrap_or_default()),
                 // No cluster, or nobody who may ask.
                 Err(fault) if fault.kind == FaultKind::Other => Verdict::Healthy,
                 Err(fault) => Verdict::Unhealthy(fault),

@@ -10,9 +10,10 @@
 mod keeper;
 mod map;
 mod plan;
+mod replies;
+mod seeds;
 mod slots;
 
-use std::fmt;
 // Held for a few instructions.
 #[allow(clippy::disallowed_types)]
 use std::sync::Mutex;
@@ -24,30 +25,24 @@ use ::redis::{
     Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerError, Value, cmd, pipe,
 };
 use futures_util::future::join_all;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::keeper::{Keeper, Nodes, Opened, Order, layout};
+use self::keeper::{Keeper, Nodes, Order};
 use self::map::Map;
 use self::plan::{Gather, Plan, Split, name, plan, slot_of, word};
-use self::slots::{Layout, slot};
-use super::commands::pipeline_is_read_only;
+use self::replies::{
+    CROSSSLOT, Redirect, TRYAGAIN, after, cursor, in_one, is_under_way, misfit, not_found, partly,
+    refusal,
+};
+pub(super) use self::seeds::Seeds;
+use self::slots::slot;
 use super::endpoint::RedisEndpoint;
-use super::endpoint::place::{Address, list};
-use super::server::{self, ClientMark, Opener, PROBE_KEY, Server};
+use super::endpoint::place::Address;
+use super::server::{self, ClientMark, Opener, PROBE_KEY, Server, text_of};
 use crate::engine::backend::{Depth, Fault, FaultKind, LostSignal, Purpose, Verdict, Wiring};
 use crate::engine::published::Published;
-
-/// The nodes that a cluster is found by.
-#[derive(Debug)]
-#[allow(clippy::disallowed_types)]
-pub(crate) struct Seeds {
-    given: Vec<Address>,
-    /// The primaries that were seen last: those given may be gone by then.
-    known: Mutex<Vec<Address>>,
-}
 
 /// What names our connections at the nodes; grows as nodes come.
 #[derive(Debug, Default)]
@@ -70,14 +65,6 @@ pub(super) struct Cluster {
     _keeper: AbortOnDropHandle<()>,
 }
 
-/// A node's word that a command belongs elsewhere. It has not run.
-struct Redirect {
-    slot: u16,
-    to: Address,
-    /// For this once, and only if asked for: the slot is on its way.
-    ask: bool,
-}
-
 /// How often a command is sent on before its last answer is taken for one.
 const REDIRECTS: usize = 8;
 /// Before a command is tried again whose keys are on their way.
@@ -89,84 +76,6 @@ const CURSOR_BITS: u32 = 48;
 #[cfg(feature = "testing")]
 pub(super) fn first_key_at(cmd: &Cmd) -> Option<usize> {
     self::plan::first_key_at(&name(cmd), cmd)
-}
-
-// === impl Seeds ===
-
-impl Seeds {
-    #[allow(clippy::disallowed_types)]
-    pub(super) fn new(given: Vec<Address>) -> Self {
-        Self {
-            given,
-            known: Mutex::default(),
-        }
-    }
-
-    #[cfg(feature = "redis-rustls")]
-    pub(super) fn given(&self) -> &[Address] {
-        &self.given
-    }
-
-    fn know(&self, layout: &Layout) {
-        let primaries = layout.primaries().into_iter().take(MOST_SEEDS).cloned();
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = primaries.collect();
-    }
-
-    fn all(&self) -> Vec<Address> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = self.given.clone();
-        all.extend(
-            known
-                .iter()
-                .filter(|node| !self.given.contains(node))
-                .cloned(),
-        );
-        all
-    }
-
-    /// A node of the cluster that answers.
-    pub(super) async fn find(
-        &self,
-        opener: &Opener,
-        endpoint: &RedisEndpoint,
-        wiring: &Wiring,
-    ) -> Result<RedisEndpoint, Fault> {
-        let nodes = Nodes {
-            opener: opener.clone(),
-            endpoint: endpoint.clone(),
-            wiring: Wiring::new(Purpose::Probe, wiring.response_timeout),
-        };
-        let (address, _, _) = self.discover(&nodes).await?;
-        endpoint.at(address)
-    }
-
-    /// Asks all seeds at once, and believes the first that knows who serves what.
-    async fn discover(&self, nodes: &Nodes) -> Result<(Address, Opened, Layout), Fault> {
-        let mut asked: FuturesUnordered<_> = (self.all().into_iter())
-            .map(|address| async move {
-                let opened = nodes.open(&address).await?;
-                let layout = layout(&opened.handle, &address).await?;
-                Ok((address, opened, layout))
-            })
-            .collect();
-        let mut last = Fault::new(FaultKind::Unreachable, "no node answers");
-        while let Some(found) = asked.next().await {
-            match found {
-                Ok(found) => return Ok(found),
-                Err(fault) => last = fault,
-            }
-        }
-        Err(last)
-    }
-}
-
-const MOST_SEEDS: usize = 16;
-
-/// `host:port,host:port`
-impl fmt::Display for Seeds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&list(&self.given))
-    }
 }
 
 // === impl Marks ===
@@ -675,38 +584,16 @@ impl Cluster {
     }
 }
 
-impl Redirect {
-    /// `MOVED 3999 127.0.0.1:6381`; without a host it is that of the node that says it.
-    fn of(error: &ServerError, from: &Address) -> Option<Self> {
-        let ask = match error.code() {
-            "MOVED" => false,
-            "ASK" => true,
-            _ => return None,
-        };
-        let (slot, to) = error.details()?.split_once(' ')?;
-        let (host, port) = to.rsplit_once(':')?;
-        let host = match (host, from) {
-            ("", Address::Tcp { host, .. }) => host.clone(),
-            (host, _) => host.trim_matches(['[', ']']).to_owned(),
-        };
-        let to = Address::Tcp {
-            host,
-            port: port.parse().ok()?,
-        };
-        let slot = slot.parse().ok()?;
-        Some(Self { slot, to, ask })
-    }
-}
-
 /// Whether a node answers, and finds the cluster complete.
 async fn look(handle: &Server) -> Verdict {
     let text = match handle.ask(cmd("CLUSTER").arg("INFO")).await {
-        Ok(Value::BulkString(text)) => String::from_utf8_lossy(&text).into_owned(),
-        Ok(Value::VerbatimString { text, .. }) => text,
-        Ok(_) => return handle.ping().await,
+        Ok(reply) => text_of(reply),
         // Not permitted to ask that.
-        Err(fault) if fault.kind == FaultKind::Other => return handle.ping().await,
+        Err(fault) if fault.kind == FaultKind::Other => None,
         Err(fault) => return Verdict::Unhealthy(fault),
+    };
+    let Some(text) = text else {
+        return handle.ping().await;
     };
     match text
         .lines()
@@ -725,89 +612,4 @@ fn probe_key(map: &Map, address: &Address) -> String {
         owner.is_some_and(|node| node.address == *address)
     };
     keys.find(ours).unwrap_or_default()
-}
-
-/// Several replies as one. Where some nodes did what others refused, only a read may be repeated.
-fn in_one(
-    results: Vec<RedisResult<Value>>,
-    reads: bool,
-    gather: impl FnOnce(Vec<Value>) -> Option<Value>,
-) -> RedisResult<Value> {
-    let is_doubt = |result: &RedisResult<Value>| {
-        (result.as_ref()).is_err_and(|error| error.kind() != ErrorKind::ClusterConnectionNotFound)
-    };
-    let is_refusal = |result: &RedisResult<Value>| match result {
-        Ok(reply) => matches!(reply, Value::ServerError(_)),
-        Err(_) => true,
-    };
-    if let Some(at) = results.iter().position(is_doubt) {
-        return results.into_iter().nth(at).unwrap_or_else(|| Err(partly()));
-    }
-    match results.iter().filter(|result| is_refusal(result)).count() {
-        0 => {
-            let replies = results.into_iter().filter_map(Result::ok).collect();
-            gather(replies).ok_or_else(misfit)
-        }
-        refused if refused == results.len() || reads => {
-            let first = results.into_iter().find(is_refusal);
-            first.unwrap_or_else(|| Err(partly()))
-        }
-        _ => Err(partly()),
-    }
-}
-
-/// What a part of a pipeline gave: that it was not sent is no proof for the whole, once another part was.
-fn after(
-    before: &[Value],
-    result: RedisResult<Vec<Value>>,
-    pipeline: &Pipeline,
-) -> RedisResult<Vec<Value>> {
-    match result {
-        Err(error) if !error.is_io_error() && !before.is_empty() => {
-            match pipeline_is_read_only(pipeline) {
-                true => Err(error),
-                false => Err(partly()),
-            }
-        }
-        result => result,
-    }
-}
-
-/// The cursor of a `SCAN`; the driver shows it in the packed command only.
-fn cursor(scan: &Cmd) -> Option<u64> {
-    let packed = scan.get_packed_command();
-    let mut lines = packed.split(|byte| *byte == b'\n');
-    // *N, $4, SCAN, $L, the cursor
-    let digits = lines.nth(4)?.strip_suffix(b"\r")?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// Some of a command's keys have left with their slot and some have not: nothing has run.
-fn is_under_way(reply: &Value) -> bool {
-    matches!(reply, Value::ServerError(error) if error.code() == TRYAGAIN)
-}
-
-const TRYAGAIN: &str = "TRYAGAIN";
-
-fn refusal(line: &str) -> Value {
-    let reply = format!("-{line}\r\n");
-    ::redis::parse_redis_value(reply.as_bytes()).unwrap_or(Value::Nil)
-}
-
-const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
-
-/// Nothing was sent.
-fn not_found() -> RedisError {
-    let what = "no connection to a node of the cluster";
-    RedisError::from((ErrorKind::ClusterConnectionNotFound, what))
-}
-
-fn partly() -> RedisError {
-    let what = "some nodes of the cluster did what others refused";
-    RedisError::from((ErrorKind::UnexpectedReturnType, what))
-}
-
-fn misfit() -> RedisError {
-    let what = "the replies of the nodes do not make one";
-    RedisError::from((ErrorKind::UnexpectedReturnType, what))
 }

@@ -2,9 +2,8 @@
 //!
 //! The sentinels are asked all at once, and the first whose answer proves true is believed: the server
 //! that it names says itself that it is a master. A sentinel that has slept through a failover names one
-//! that is none any more, and one that hangs keeps nobody waiting.
+//! that is none any more, or hangs; neither keeps anybody waiting.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -21,7 +20,7 @@ use super::connector::{Dialer, HANDSHAKE_CAP, Metered, REPLY_CAP};
 use super::credentials::greeting;
 use super::endpoint::RedisEndpoint;
 use super::endpoint::place::{Address, list};
-use super::server::fault;
+use super::server::{fault, says_master};
 use crate::engine::backend::{Fault, FaultKind, Purpose, Wiring};
 use crate::engine::error::ConfigError;
 
@@ -80,28 +79,30 @@ impl Sentinels {
         endpoint: &RedisEndpoint,
     ) -> Result<RedisEndpoint, Fault> {
         let mut asked: FuturesUnordered<_> = (self.addresses.iter())
-            .map(|sentinel| self.ask(dialer, endpoint, sentinel))
-            .collect();
-        let mut refuted = HashSet::new();
-        let mut last = Fault::new(FaultKind::Unreachable, "no sentinel answers");
-        while let Some(named) = asked.next().await {
-            match named {
-                Ok(address) if refuted.contains(&address) => {}
-                Ok(address) => {
-                    let found = endpoint.at(address.clone())?;
-                    match is_master(dialer, &found).await {
-                        Ok(true) => return Ok(found),
-                        Ok(false) => last = Fault::new(FaultKind::State, "no master any more"),
-                        Err(fault) => last = fault,
-                    }
-                    refuted.insert(address);
+            .map(async |sentinel| {
+                let asked = self.ask(dialer, endpoint, sentinel).await;
+                let found = asked.and_then(|address| endpoint.at(address));
+                let found = found.map_err(|fault| (false, fault))?;
+                match is_master(dialer, &found).await {
+                    Ok(true) => Ok(found),
+                    Ok(false) => Err((true, Fault::new(FaultKind::State, "no master any more"))),
+                    Err(fault) => Err((true, fault)),
                 }
-                // What a server says is more to the point than that somebody else does not answer.
-                Err(_) if !refuted.is_empty() => {}
-                Err(fault) => last = fault,
+            })
+            .collect();
+        // What a server says is more to the point than that somebody else does not answer.
+        let mut last = (
+            false,
+            Fault::new(FaultKind::Unreachable, "no sentinel answers"),
+        );
+        while let Some(found) = asked.next().await {
+            match found {
+                Ok(found) => return Ok(found),
+                Err(fault) if fault.0 >= last.0 => last = fault,
+                Err(_) => {}
             }
         }
-        Err(last)
+        Err(last.1)
     }
 
     async fn ask(
@@ -255,10 +256,7 @@ async fn stream(dialer: &Dialer, endpoint: &RedisEndpoint, cap: u64) -> Result<M
 async fn is_master(dialer: &Dialer, endpoint: &RedisEndpoint) -> Result<bool, Fault> {
     let mut visit = Visit::to(dialer, endpoint).await?;
     match visit.ask(&cmd("ROLE")).await? {
-        Value::Array(parts) => Ok(matches!(
-            parts.first(),
-            Some(Value::BulkString(role)) if role == b"master"
-        )),
+        Value::Array(role) => Ok(says_master(&role)),
         _ => Ok(false),
     }
 }

@@ -237,9 +237,9 @@ impl Server {
     /// For users who may not write the probe's key: a master that answers is taken to serve.
     async fn role(&self) -> Verdict {
         match self.ask(&cmd("ROLE")).await {
-            Ok(Value::Array(parts)) => match parts.first() {
-                Some(Value::BulkString(role)) if role == b"master" => Verdict::Healthy,
-                _ => Verdict::Unhealthy(Fault::new(FaultKind::State, "READONLY")),
+            Ok(Value::Array(role)) => match says_master(&role) {
+                true => Verdict::Healthy,
+                false => Verdict::Unhealthy(Fault::new(FaultKind::State, "READONLY")),
             },
             Ok(_) => self.ping().await,
             Err(fault) if fault.kind == FaultKind::Other => self.ping().await,
@@ -290,13 +290,25 @@ fn refusal_of(reply: &Value) -> Option<&str> {
     }
 }
 
+/// A reply for people, in whichever form it came.
+pub(super) fn text_of(reply: Value) -> Option<String> {
+    match reply {
+        Value::BulkString(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        Value::VerbatimString { text, .. } | Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Whether the answer to `ROLE` is a master's.
+pub(super) fn says_master(role: &[Value]) -> bool {
+    matches!(role.first(), Some(Value::BulkString(role)) if role == b"master")
+}
+
 /// What the server calls this connection; `None` where it will not say (before 6.2, or by its ACL).
 async fn client_mark(con: &mut MultiplexedConnection) -> RedisResult<Option<ClientMark>> {
-    let text = match con.send_packed_command(cmd("CLIENT").arg("INFO")).await? {
-        Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Value::VerbatimString { text, .. } => text,
-        Value::SimpleString(text) => text,
-        _ => return Ok(None),
+    let reply = con.send_packed_command(cmd("CLIENT").arg("INFO")).await?;
+    let Some(text) = text_of(reply) else {
+        return Ok(None);
     };
     let field = |name: &str| {
         text.split_ascii_whitespace()
@@ -317,11 +329,8 @@ async fn client_mark(con: &mut MultiplexedConnection) -> RedisResult<Option<Clie
 
 /// What a server draws by lot when it starts; `None` where it will not say.
 async fn run_id(con: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
-    let text = match con.send_packed_command(cmd("INFO").arg("server")).await? {
-        Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Value::VerbatimString { text, .. } => text,
-        _ => return Ok(None),
-    };
+    let reply = con.send_packed_command(cmd("INFO").arg("server")).await?;
+    let text = text_of(reply).unwrap_or_default();
     let run = text.lines().find_map(|line| line.strip_prefix("run_id:"));
     Ok(run.map(str::to_owned))
 }

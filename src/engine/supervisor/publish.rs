@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Supervisor;
 use tokio::time::Instant;
 
+use super::Supervisor;
 use crate::engine::backend::Backend;
 use crate::engine::live::{Live, Routing, STALE, Upcoming};
 use crate::engine::snapshot::Snapshot;

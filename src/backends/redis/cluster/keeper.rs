@@ -10,9 +10,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::Marks;
 use super::map::{Connected, Map};
+use super::seeds::Seeds;
 use super::slots::Layout;
-use super::{Marks, Seeds};
 use crate::backends::redis::endpoint::RedisEndpoint;
 use crate::backends::redis::endpoint::place::Address;
 use crate::backends::redis::server::{Opener, Server};
@@ -21,12 +22,12 @@ use crate::engine::published::Published;
 
 /// The only one who changes the map.
 pub(super) struct Keeper {
-    pub(super) nodes: Nodes,
-    pub(super) seeds: Arc<Seeds>,
-    pub(super) map: Arc<Published<Arc<Map>>>,
-    pub(super) marks: Arc<Marks>,
-    pub(super) lost: LostSignal,
-    pub(super) orders: mpsc::UnboundedReceiver<Order>,
+    nodes: Nodes,
+    seeds: Arc<Seeds>,
+    map: Arc<Published<Arc<Map>>>,
+    marks: Arc<Marks>,
+    lost: LostSignal,
+    orders: mpsc::UnboundedReceiver<Order>,
     connecting: FuturesUnordered<BoxFuture<'static, (Address, Result<Opened, Fault>)>>,
     waiting: HashMap<Address, Vec<oneshot::Sender<Result<Server, Fault>>>>,
     losses: FuturesUnordered<BoxFuture<'static, (Address, u64)>>,
