@@ -30,6 +30,7 @@ fn is_failover(reason: Reason) -> bool {
         | Reason::Manual
         | Reason::Forced
         | Reason::Directed
+        | Reason::Standby
         | Reason::Removed
         | Reason::Disabled
         | Reason::Recovery => false,

@@ -185,8 +185,20 @@ pub enum Class {
         /// The database named.
         to: DatabaseId,
     },
+    /// The server says that it does not serve now, and did not run it. Not evidence.
+    NotServing(NotServing),
     /// The session with this database is gone; another one may be opened. Not evidence.
     SessionInvalid,
+}
+
+/// Why a server that is well does not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotServing {
+    /// Another one does.
+    Standby,
+    /// It was stopped by its operator, and will serve once it is resumed.
+    Suspended,
 }
 
 /// Why an operation was certainly not sent.
@@ -346,6 +358,19 @@ impl Verdict {
     }
 }
 
+// === impl NotServing ===
+
+impl NotServing {
+    /// What a health check calls it.
+    #[must_use]
+    pub fn verdict(self) -> Verdict {
+        match self {
+            Self::Standby => Verdict::Standby,
+            Self::Suspended => Verdict::Suspended,
+        }
+    }
+}
+
 // === impl Fault ===
 
 impl Fault {
@@ -372,7 +397,7 @@ impl Class {
     pub fn is_retry_safe(&self) -> bool {
         match self {
             Self::NotSent(_) | Self::NotExecuted(_) | Self::Redirect { .. } => true,
-            Self::SessionInvalid => true,
+            Self::NotServing(_) | Self::SessionInvalid => true,
             Self::Executed | Self::Unknown(_) => false,
         }
     }

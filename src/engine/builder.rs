@@ -282,6 +282,7 @@ impl<B: Backend> Builder<B> {
             generation: 0,
             active: None,
             status: Status::Starting,
+            directed_to: None,
             members: Vec::new(),
         });
         let routing = Routing {

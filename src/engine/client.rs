@@ -38,6 +38,7 @@ struct Anchor<B: Backend> {
 /// New work goes elsewhere after a switch; what holds a lease stays, and the old connection with it,
 /// until it is dropped, the connection is lost, or the drain policy cuts it off.
 pub struct Lease<B: Backend> {
+    core: Arc<Core<B>>,
     live: Arc<Live<B>>,
 }
 
@@ -70,8 +71,7 @@ impl<B: Backend> MultiDbClient<B> {
     pub async fn lease(&self) -> Result<Lease<B>, Error> {
         let deadline = Instant::now() + self.core().config.calls.deadline;
         let live = acquire(self.core(), deadline, None).await?;
-        live.conn.calls.pin();
-        Ok(Lease { live })
+        Ok(Lease::pin(self.core(), live))
     }
 
     // --- what is the case ---
@@ -285,9 +285,13 @@ impl<B: Backend> MultiDbClient<B> {
     /// A server's word on who serves: compare-and-set on the generation at which it was learnt, so
     /// that any number of callers with the same news make one switch. Outranks weights and pins.
     ///
+    /// It stands until a server says otherwise, the target fails, or [`MultiDbClient::unpin`]. A target that
+    /// stands by or is suspended when it is asked is asked again, after 50 ms doubling to 1 s; to name the
+    /// active one takes that back.
+    ///
     /// # Errors
     /// [`ErrorKind::UnknownDatabase`]; [`ErrorKind::Superseded`] for old news, or while forced
-    /// elsewhere; [`ErrorKind::Unhealthy`] if the target is not fit.
+    /// elsewhere; [`ErrorKind::Unhealthy`] if the target is not fit now.
     pub async fn direct(
         &self,
         to: impl AsRef<str>,
@@ -386,6 +390,22 @@ impl<B: Backend> Drop for Anchor<B> {
 // === impl Lease ===
 
 impl<B: Backend> Lease<B> {
+    pub(crate) fn pin(core: &Arc<Core<B>>, live: Arc<Live<B>>) -> Self {
+        live.conn.calls.pin();
+        Self {
+            core: core.clone(),
+            live,
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core<B>> {
+        &self.core
+    }
+
+    pub(crate) fn live(&self) -> &Arc<Live<B>> {
+        &self.live
+    }
+
     /// The database that the work is pinned to.
     #[must_use]
     pub fn database(&self) -> &DatabaseId {

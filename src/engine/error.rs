@@ -142,6 +142,7 @@ impl Error {
             Class::NotSent(_)
             | Class::NotExecuted(_)
             | Class::Redirect { .. }
+            | Class::NotServing(_)
             | Class::SessionInvalid => ErrorKind::NotExecuted,
         })
     }

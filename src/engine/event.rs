@@ -77,6 +77,14 @@ pub enum Event {
         /// What it says or does.
         cause: String,
     },
+    /// A server named this database as the one that serves, and it does not serve yet. It is asked again until
+    /// it does, or the server says otherwise.
+    DirectiveRefused {
+        /// The database named.
+        database: DatabaseId,
+        /// Who named it, for people.
+        cause: String,
+    },
     /// No database is usable. Said once per `failover.delay`.
     AllUnavailable {
         /// 1 at first; at `failover.attempts` the client gives up waiting.
@@ -245,6 +253,8 @@ pub enum Reason {
     Forced,
     /// The server named another database.
     Directed,
+    /// The active database said that it does not serve: another one does, or it is suspended.
+    Standby,
     /// The active database was removed.
     Removed,
     /// The active database was disabled.
@@ -268,6 +278,7 @@ impl fmt::Display for Reason {
             Self::Manual => "manual",
             Self::Forced => "forced",
             Self::Directed => "directed",
+            Self::Standby => "standby",
             Self::Removed => "removed",
             Self::Disabled => "disabled",
             Self::LastResort => "last resort",
@@ -327,6 +338,9 @@ impl fmt::Display for Event {
                     f,
                     "{database} is bad ({cause}), and no other database is fit to serve"
                 )
+            }
+            Self::DirectiveRefused { database, cause } => {
+                write!(f, "{database} does not serve yet, though {cause}")
             }
             Self::AllUnavailable { attempt, gave_up } => {
                 write!(f, "no database is usable (attempt {attempt}")?;

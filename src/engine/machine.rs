@@ -15,6 +15,7 @@
 //!
 //! It is not `Clone`: a replay rebuilds it from the seed.
 
+mod directives;
 mod evidence;
 mod members;
 mod outage;
@@ -32,7 +33,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::backend::{Depth, Verdict};
+use super::backend::{Depth, NotServing, Verdict};
 use super::circuit::CircuitState;
 use super::config::{Config, DetectorConfig, Drain};
 use super::database::{DatabaseId, Role, Weight};
@@ -42,6 +43,7 @@ use super::event::{Event, Reason};
 use super::snapshot::{MemberView, Obstacle, Status};
 use super::strategy::FailoverStrategy;
 
+use directives::Wish;
 use members::{Domain, Member};
 use outage::Outage;
 use preparing::Preparation;
@@ -210,6 +212,15 @@ pub enum Verb {
         /// Why, for people.
         cause: String,
     },
+    /// The active one says that it does not serve. Compare-and-set on the generation.
+    StandDown {
+        /// Who says so.
+        database: DatabaseId,
+        /// The generation at which it was asked.
+        observed: u64,
+        /// What it says.
+        what: NotServing,
+    },
     /// A topology replaces the set of members in one step.
     Topology {
         /// Orders topologies; an older one is refused.
@@ -323,8 +334,11 @@ pub struct Machine {
     announced: Option<DatabaseId>,
     order: Option<Order>,
     plan: Option<Plan>,
+    wish: Option<Wish>,
     preparation: Option<Preparation>,
     trouble: Option<Trouble>,
+    /// When the active one began to say that it does not serve: what others said of that before is history.
+    turned: Option<Instant>,
     /// When the first proof of the current search came; a heavier one is waited for from here.
     first_proof: Option<Instant>,
     outage: Option<Outage>,
@@ -389,8 +403,10 @@ impl Machine {
             announced: None,
             order: None,
             plan: None,
+            wish: None,
             preparation: None,
             trouble: None,
+            turned: None,
             first_proof: None,
             outage: None,
             phase: Phase::Idle,

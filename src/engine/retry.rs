@@ -10,7 +10,7 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use tokio::time::Instant;
 
-use super::backend::{Class, NotSent, Refusal};
+use super::backend::{Class, NotSent, NotServing, Refusal};
 use super::config::CallConfig;
 use super::database::DatabaseId;
 use super::run::LONGEST;
@@ -34,6 +34,8 @@ pub(crate) enum Next {
     AfterVerdict,
     /// Tell the machine where the server points, then try again.
     Follow(DatabaseId),
+    /// Tell the machine that this one does not serve, then try again.
+    Leave(NotServing),
 }
 
 /// The rule: nothing that may have run is run again, unless running it twice does no harm.
@@ -47,6 +49,7 @@ pub(crate) fn next(class: &Class, repeatable: bool) -> Next {
         Class::Unknown(_) if repeatable => Next::Again,
         Class::Unknown(_) => Next::Doubt,
         Class::Redirect { to } => Next::Follow(to.clone()),
+        Class::NotServing(what) => Next::Leave(*what),
         Class::SessionInvalid => Next::Again,
     }
 }

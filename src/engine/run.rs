@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::backend::{Backend, Class, NotSent, Phase, Refusal, ServerState};
+use super::backend::{Backend, Class, NotSent, NotServing, Phase, Refusal, ServerState};
 use super::calls::{Calls, TICK_US};
-use super::client::MultiDbClient;
+use super::client::{Lease, MultiDbClient};
 use super::config::CallConfig;
 use super::database::{Database, DatabaseId};
 use super::error::{Error, ErrorKind};
@@ -326,6 +327,61 @@ fn active<B: Backend>(client: &MultiDbClient<B>) -> Option<(Arc<Live<B>>, B::Han
     Some((live.clone(), live.conn.handle.clone()))
 }
 
+// === pinned work ===
+
+impl<B: Backend> Router<B> {
+    /// As [`Router::run`], for the beginning of work that must stay where it began: pins the connection
+    /// on which the operation ran.
+    ///
+    /// # Errors
+    /// As [`Router::run`].
+    pub async fn begin<O: Operation<B>>(
+        &mut self,
+        op: &O,
+    ) -> Result<(O::Output, Lease<B>), O::Error> {
+        let output = self.run(op).await?;
+        match &self.live {
+            Some((live, _)) => Ok((output, Lease::pin(self.client.core(), live.clone()))),
+            // Whatever has run has run somewhere.
+            None => Err(RunError::Engine(Error::new(ErrorKind::Closed)).into()),
+        }
+    }
+}
+
+impl<B: Backend> Lease<B> {
+    /// Runs an operation on the pinned connection, once: there is nowhere else to go with it. What becomes
+    /// of it is evidence like any other call's.
+    ///
+    /// # Errors
+    /// What the driver returned, or an [`Error`], as by [`Router::run`].
+    pub async fn run<O: Operation<B>>(
+        &self,
+        op: &O,
+        limits: Limits,
+    ) -> Result<O::Output, O::Error> {
+        let live = self.live();
+        let limits = limits.on(&self.core().config.calls, &live.conn.database);
+        let timeout = micros(limits.response_timeout.min(limits.deadline).min(LONGEST));
+        let mut handle = live.conn.handle.clone();
+        let ended = {
+            let mut attempt = Attempt::new(&live.conn.calls, timeout);
+            let mut work = pin!(op.attempt(&mut handle));
+            let result = poll_fn(|cx| attempt.poll(cx, op, work.as_mut())).await;
+            attempt.ended(result)
+        };
+        let booked = match book(op, live, ended) {
+            Ok(clean) => return clean.map_err(|error| RunError::Driver(error).into()),
+            Err(booked) => booked,
+        };
+        if let Class::NotServing(what) = booked.class {
+            drop(post(self.core(), stand_down(live, what)));
+        }
+        let error = Error::from_class(&booked.class).on(&live.conn.id, live.generation);
+        let result = hand_over(&booked.class, booked.result, error.after(1));
+        result.map_err(O::Error::from)
+    }
+}
+
 // === one attempt ===
 
 /// An attempt on a connection: booked there however it ends, by being dropped too.
@@ -451,50 +507,14 @@ impl<'a, B: Backend> Call<'a, B> {
         ended: Ended<O::Output, B::Error>,
     ) -> Concluded<O, B> {
         self.attempts += 1;
-        let result = ended.result;
-        if let Some(clean) = &result
-            && op.is_clean(clean)
-        {
-            note_success(live, op);
-            return result.map(|result| result.map_err(RunError::Driver));
-        }
-        let meter = &live.conn.calls.meter;
-        let phase = match &result {
-            None => Phase::TimedOut,
-            Some(Err(error)) if op.is_loss(error) => Phase::Lost {
-                sent: !meter.is_armed() || meter.written() != ended.written,
-            },
-            Some(_) => Phase::Answered,
-        };
-        let class = op.classify(phase, result.as_ref());
-        (live.conn.calls.counters).count(&class, matches!(result, Some(Ok(_))));
-        let complaint = match (&class, &result) {
-            (Class::Executed, Some(result)) => op.complaint(result),
-            _ => None,
-        };
-        let number = match complaint {
-            Some(state) => {
-                let refused = Class::NotExecuted(Refusal::State(state));
-                live.tally.book(live.episode, &refused)
-            }
-            None if ended.silent => {
-                live.tally.book_silence(live.episode);
-                None
-            }
-            None => live.tally.book(live.episode, &class),
-        };
-        if number.is_some() {
-            live.set_flag(WATCH_WRITES);
-        }
-        let hand_over = |result: Option<Result<O::Output, B::Error>>, error: Error| match result {
-            Some(Ok(output)) => Ok(output),
-            Some(Err(driver)) => Err(match class {
-                Class::Unknown(_) | Class::NotSent(NotSent::Connect | NotSent::Lost) => {
-                    RunError::Engine(error.caused_by(driver))
-                }
-                _ => RunError::Driver(driver),
-            }),
-            None => Err(RunError::Engine(error)),
+        let Booked {
+            result,
+            phase,
+            class,
+            number,
+        } = match book(op, live, ended) {
+            Ok(clean) => return Some(clean.map_err(RunError::Driver)),
+            Err(booked) => booked,
         };
         let error = Error::from_class(&class)
             .on(&live.conn.id, live.generation)
@@ -512,7 +532,16 @@ impl<'a, B: Backend> Call<'a, B> {
             Next::Again => self.pause(live).await,
             Next::AfterVerdict => self.await_verdict(live, number).await,
             Next::Follow(to) => {
-                self.follow(live, to).await;
+                let verb = Verb::Direct {
+                    to,
+                    observed: live.generation,
+                    cause: format!("{} said so", live.conn.id),
+                };
+                self.tell(verb).await;
+                self.pause(live).await
+            }
+            Next::Leave(what) => {
+                self.tell(stand_down(live, what)).await;
                 self.pause(live).await
             }
         };
@@ -525,7 +554,7 @@ impl<'a, B: Backend> Call<'a, B> {
         {
             return Some(Err(RunError::Engine(doubt)));
         }
-        Some(hand_over(result, error))
+        Some(hand_over(&class, result, error))
     }
 
     /// The bound of the next pause. A backoff of the user's that panics is replaced by the default.
@@ -564,21 +593,10 @@ impl<'a, B: Backend> Call<'a, B> {
         is_worth_repeating(self.core, live, number, self.deadline).await && self.pause(live).await
     }
 
-    /// The server says who serves; that is the machine's business. Waits for what it makes of it:
-    /// until then every attempt would be turned away again, at the cost of the retry budget.
-    async fn follow(&mut self, live: &Arc<Live<B>>, to: DatabaseId) {
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        let cause = format!("{} said so", live.conn.id);
-        let verb = Verb::Direct {
-            to,
-            observed: live.generation,
-            cause,
-        };
-        let _ = self.core.mailbox.send(Mail::Order {
-            database: None,
-            verb: VerbDraft::Ready(verb),
-            answer,
-        });
+    /// What the server says of who serves is the machine's business. Waits for what it makes of it: until
+    /// then every attempt would be turned away again, at the cost of the retry budget.
+    async fn tell(&mut self, verb: Verb) {
+        let answered = post(self.core, verb);
         let _ = tokio::time::timeout_at(self.deadline, answered).await;
     }
 
@@ -586,6 +604,104 @@ impl<'a, B: Backend> Call<'a, B> {
     async fn acquire(&mut self) -> Result<Arc<Live<B>>, Error> {
         let found = acquire(self.core, self.deadline, self.dead).await;
         found.map_err(|error| self.doubt.take().unwrap_or(error.after(self.attempts)))
+    }
+}
+
+/// An attempt that was not plainly executed, once it is booked.
+struct Booked<T, E> {
+    result: Option<Result<T, E>>,
+    phase: Phase,
+    class: Class,
+    /// The number of a refusal by state, to wait for its verdict.
+    number: Option<u64>,
+}
+
+/// `Ok`: it was plainly executed.
+type Booking<T, E> = Result<Result<T, E>, Booked<T, E>>;
+
+/// What became of an attempt, counted and booked to the failure domain and episode that it ran in.
+fn book<B: Backend, O: Operation<B>>(
+    op: &O,
+    live: &Live<B>,
+    ended: Ended<O::Output, B::Error>,
+) -> Booking<O::Output, B::Error> {
+    let result = match ended.result {
+        Some(clean) if op.is_clean(&clean) => {
+            note_success(live, op);
+            return Ok(clean);
+        }
+        result => result,
+    };
+    let meter = &live.conn.calls.meter;
+    let phase = match &result {
+        None => Phase::TimedOut,
+        Some(Err(error)) if op.is_loss(error) => Phase::Lost {
+            sent: !meter.is_armed() || meter.written() != ended.written,
+        },
+        Some(_) => Phase::Answered,
+    };
+    let class = op.classify(phase, result.as_ref());
+    (live.conn.calls.counters).count(&class, matches!(result, Some(Ok(_))));
+    let complaint = match (&class, &result) {
+        (Class::Executed, Some(result)) => op.complaint(result),
+        _ => None,
+    };
+    let number = match complaint {
+        Some(state) => {
+            let refused = Class::NotExecuted(Refusal::State(state));
+            live.tally.book(live.episode, &refused)
+        }
+        None if ended.silent => {
+            live.tally.book_silence(live.episode);
+            None
+        }
+        None => live.tally.book(live.episode, &class),
+    };
+    if number.is_some() {
+        live.set_flag(WATCH_WRITES);
+    }
+    Err(Booked {
+        result,
+        phase,
+        class,
+        number,
+    })
+}
+
+/// What the caller gets: the driver's word where it is the whole truth, or else ours.
+fn hand_over<T, E: std::error::Error + Send + Sync + 'static>(
+    class: &Class,
+    result: Option<Result<T, E>>,
+    error: Error,
+) -> Result<T, RunError<E>> {
+    match result {
+        Some(Ok(output)) => Ok(output),
+        Some(Err(driver)) => Err(match class {
+            Class::Unknown(_) | Class::NotSent(NotSent::Connect | NotSent::Lost) => {
+                RunError::Engine(error.caused_by(driver))
+            }
+            _ => RunError::Driver(driver),
+        }),
+        None => Err(RunError::Engine(error)),
+    }
+}
+
+/// Hands a verb to the supervisor; the receiver gets its answer.
+fn post<B: Backend>(core: &Core<B>, verb: Verb) -> oneshot::Receiver<Result<(), Error>> {
+    let (answer, answered) = oneshot::channel();
+    let _ = core.mailbox.send(Mail::Order {
+        database: None,
+        verb: VerbDraft::Ready(verb),
+        answer,
+    });
+    answered
+}
+
+fn stand_down<B: Backend>(live: &Live<B>, what: NotServing) -> Verb {
+    Verb::StandDown {
+        database: live.conn.id.clone(),
+        observed: live.generation,
+        what,
     }
 }
 

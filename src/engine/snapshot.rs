@@ -19,6 +19,9 @@ pub struct Snapshot {
     pub active: Option<DatabaseId>,
     /// What a call has to expect.
     pub status: Status,
+    /// The database that a server's word leads to, whether it has been followed or not; `None` while the
+    /// weights decide, or an operator.
+    pub directed_to: Option<DatabaseId>,
     /// Every database, in the order in which they were added.
     pub members: Vec<MemberView>,
 }

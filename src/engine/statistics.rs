@@ -85,9 +85,10 @@ impl Counters {
     /// An attempt that was not plainly executed; whether its connection has counted an answer to it.
     pub(crate) fn count(&self, class: &Class, answer_counted: bool) {
         let (answer, other) = match class {
-            Class::NotExecuted(_) | Class::Redirect { .. } | Class::SessionInvalid => {
-                (true, Some(&self.refused))
-            }
+            Class::NotExecuted(_)
+            | Class::Redirect { .. }
+            | Class::NotServing(_)
+            | Class::SessionInvalid => (true, Some(&self.refused)),
             Class::Executed => (true, None),
             Class::NotSent(NotSent::Local) => (false, None),
             Class::NotSent(NotSent::Connect | NotSent::Lost) => (false, Some(&self.not_sent)),

@@ -89,6 +89,7 @@ impl Tally {
                 | Class::NotExecuted(Refusal::Caller)
                 | Class::Executed
                 | Class::Redirect { .. }
+                | Class::NotServing(_)
                 | Class::SessionInvalid => return None,
             }
             pending.changed = true;

@@ -84,6 +84,7 @@ pub fn meter(event: &Event) {
             counter!("multidb.policy.panics", "policy" => *policy).increment(1);
         }
         Event::ChosenDegraded { .. }
+        | Event::DirectiveRefused { .. }
         | Event::NowhereToGo { .. }
         | Event::Removed { .. }
         | Event::EnabledChanged { .. }

@@ -87,6 +87,9 @@ pub fn trace(event: &Event) {
         Event::NowhereToGo { database, cause } => {
             warn!(target: TARGET, event = "nowhere_to_go", %database, cause, "{event}");
         }
+        Event::DirectiveRefused { database, cause } => {
+            warn!(target: TARGET, event = "directive_refused", %database, cause, "{event}");
+        }
         Event::AllUnavailable { attempt, gave_up } => match gave_up {
             true => error!(target: TARGET, event = "all_unavailable", attempt, gave_up, "{event}"),
             false => warn!(target: TARGET, event = "all_unavailable", attempt, gave_up, "{event}"),

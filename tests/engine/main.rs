@@ -3,6 +3,7 @@
 mod calls;
 mod conformance;
 mod detection;
+mod directed;
 mod ending;
 mod events;
 mod health;

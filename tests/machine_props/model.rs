@@ -57,6 +57,8 @@ pub(crate) struct Model {
     pub gone: BTreeSet<MemberKey>,
     /// The target of the last `ActiveChanged`.
     pub announced: Option<DatabaseId>,
+    /// When the case began.
+    pub began: Instant,
     pub circuits: BTreeMap<Arc<str>, CircuitState>,
     pub held: BTreeSet<Arc<str>>,
     /// Failure domains that something has been said against since their circuit last moved.
@@ -80,6 +82,7 @@ impl Model {
             members: Vec::new(),
             gone: BTreeSet::new(),
             announced: None,
+            began: now,
             circuits: BTreeMap::new(),
             held: BTreeSet::new(),
             accused: BTreeSet::new(),
@@ -196,7 +199,7 @@ impl Model {
         let episode = self.last.episodes.get(&key).copied();
         let stale = episode.is_none() || episode != asked.episode;
         let traffic = asked.probe.slot == Slot::Traffic;
-        let bad = matches!(verdict, Verdict::Unhealthy(_)) && !asked.idle && !stale;
+        let bad = !verdict.serves() && !asked.idle && !stale;
         if traffic && !connected || bad {
             self.proofs.remove(&key);
         } else if traffic && verdict.serves() && !asked.idle && !stale {
@@ -328,6 +331,11 @@ impl Model {
                 }
             }
             Verb::Topology { members, .. } => self.replace(members),
+            Verb::StandDown { database, .. } => {
+                if let Some(key) = self.known(database).map(|k| k.member.key) {
+                    self.proofs.remove(&key);
+                }
+            }
             Verb::SwitchTo(_) | Verb::Direct { .. } | Verb::SetAutoFallback(_) => {}
         }
     }

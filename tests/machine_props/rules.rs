@@ -135,7 +135,11 @@ impl Model {
         since_detection: Duration,
         next: &Shot,
     ) {
-        let since = self.now - since_detection;
+        // One that says itself that it does not serve has not failed: whoever was well stays so.
+        let since = match reason {
+            Reason::Standby => self.began,
+            _ => self.now - since_detection,
+        };
         let proof = self.proofs.get(&target);
         assert!(
             proof.is_some_and(|began| *began >= since),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use multidb::engine::backend::{Fault, FaultKind, Verdict};
+use multidb::engine::backend::{Fault, FaultKind, NotServing, Verdict};
 use multidb::engine::config::{Config, Sensitivity, StartPolicy};
 use multidb::engine::database::Role;
 use proptest::collection::vec;
@@ -100,6 +100,8 @@ pub(crate) enum Wish {
     ForceOpen(usize),
     /// Learnt so many generations ago.
     Direct(usize, u64),
+    /// Said so many generations ago, by whoever is active now or by another one.
+    StandDown(Option<usize>, u64, NotServing),
     Topology {
         newer: bool,
         members: Vec<Part>,
@@ -271,6 +273,12 @@ fn wish() -> impl Strategy<Value = Wish> {
         2 => who.clone().prop_map(Wish::ForceOpen),
         4 => (who, prop_oneof![5 => Just(0u64), 1 => 1..3u64])
             .prop_map(|(who, ago)| Wish::Direct(who, ago)),
+        4 => (
+            prop_oneof![5 => Just(None), 1 => (0..NAMES.len()).prop_map(Some)],
+            prop_oneof![5 => Just(0u64), 1 => 1..3u64],
+            prop_oneof![4 => Just(NotServing::Standby), 1 => Just(NotServing::Suspended)],
+        )
+            .prop_map(|(who, ago, what)| Wish::StandDown(who, ago, what)),
         1 => (prop::bool::weighted(0.8), vec(part(), 0..5))
             .prop_map(|(newer, members)| Wish::Topology { newer, members }),
     ]

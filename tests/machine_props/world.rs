@@ -8,7 +8,7 @@ use multidb::engine::backend::{FaultKind, Verdict};
 use multidb::engine::database::{DatabaseId, Role, Weight};
 use multidb::engine::detector::Observed;
 use multidb::engine::machine::{
-    Described, Effect, Evidence, Input, Machine, MemberKey, Probe, Slot, Ticket, Verb,
+    Described, Effect, Evidence, Input, Machine, MemberKey, Probe, ProbeId, Slot, Ticket, Verb,
 };
 use multidb::engine::snapshot::Status;
 use tokio::time::Instant;
@@ -22,6 +22,8 @@ pub(crate) struct World {
     now: Instant,
     outstanding: Vec<Probe>,
     answered: Vec<Probe>,
+    /// Those whose connection was ended under them: what they find says nothing of the next one.
+    cut: HashSet<ProbeId>,
     /// Connections that stand.
     links: HashSet<(MemberKey, Slot)>,
     /// What each name stands for now, or stood for last.
@@ -53,6 +55,7 @@ impl World {
             now,
             outstanding: Vec::new(),
             answered: Vec::new(),
+            cut: HashSet::new(),
             links: HashSet::new(),
             keys,
             next_key: setup.members.len() as u64,
@@ -191,6 +194,9 @@ impl World {
                 Effect::Probe(probe) => self.outstanding.push(probe.clone()),
                 Effect::Abort { member, slot } => {
                     self.links.remove(&(*member, *slot));
+                    let over = |p: &&Probe| (p.member, p.slot) == (*member, *slot);
+                    let over = self.outstanding.iter().filter(over);
+                    self.cut.extend(over.map(|probe| probe.id));
                 }
                 Effect::Forget { member } => self.links.retain(|link| link.0 != *member),
                 _ => {}
@@ -219,7 +225,7 @@ impl World {
                 false
             }
         };
-        if cut || unreachable {
+        if cut || unreachable && !self.cut.contains(&probe.id) {
             self.links.remove(&link);
         }
         let rtt = verdict.serves().then_some(Duration::from_millis(1));
@@ -283,6 +289,17 @@ impl World {
                 observed: self.machine.generation().saturating_sub(*ago),
                 cause: "the server said so".to_owned(),
             },
+            Wish::StandDown(who, ago, what) => {
+                let active = self.machine.members().into_iter().find(|view| view.active);
+                Verb::StandDown {
+                    database: match (who, active) {
+                        (None, Some(view)) => view.id,
+                        (who, _) => id(who.unwrap_or_default()),
+                    },
+                    observed: self.machine.generation().saturating_sub(*ago),
+                    what: *what,
+                }
+            }
             Wish::Topology { newer, members } => {
                 self.epoch += u64::from(*newer);
                 Verb::Topology {

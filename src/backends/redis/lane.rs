@@ -263,7 +263,7 @@ pub(super) async fn block(
                 lane.is_worth_repeating(core, &concluded, since + limits.deadline)
                     .await
             }
-            Next::Doubt | Next::Follow(_) => false,
+            Next::Doubt | Next::Follow(_) | Next::Leave(_) => false,
         };
         let retry_safe = |error: &RedisError| from_redis(error).is_some_and(|e| e.is_retry_safe());
         if again && ends.is_none_or(|ends| Instant::now() < ends) {

@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::members::Member;
 use super::{Machine, MemberKey, Slot};
 use crate::engine::circuit::CircuitState;
 use crate::engine::event::{Event, Reason};
@@ -28,6 +29,11 @@ impl Machine {
             && self.fits_role(member)
             && circuit.state() == CircuitState::Open
             && !circuit.is_held()
+    }
+
+    /// Whether a member is asked again and again while nobody can serve.
+    pub(super) fn is_resort(&self, member: &Member) -> bool {
+        self.is_last_resort(member.key) || self.may_come_to_serve(member)
     }
 
     pub(super) fn watch_outage(&mut self) {
@@ -67,15 +73,22 @@ impl Machine {
         let tried: Vec<_> = self
             .members
             .iter()
-            .filter(|m| m.last_resort.next <= now && self.is_last_resort(m.key))
+            .filter(|m| m.last_resort.next <= now && self.is_resort(m))
             .filter(|m| !self.in_flight(m.key, |f| f.reason == Reason::LastResort))
-            .map(|m| m.key)
+            .map(|m| (m.key, self.is_last_resort(m.key)))
             .collect();
         let (min, max) = (
             self.config.failover.last_resort_min,
             self.config.failover.last_resort_max,
         );
-        for key in tried {
+        for (key, last) in tried {
+            if !last {
+                self.next_ask(key);
+                if !self.is_proving(key) {
+                    self.attempt(key, Slot::Traffic, Reason::HealthCheck);
+                }
+                continue;
+            }
             if let Some(member) = self.member_mut(key) {
                 let resort = &mut member.last_resort;
                 let rested = now.duration_since(resort.next) > max * 2;

@@ -347,7 +347,7 @@ impl Machine {
         }
     }
 
-    fn note_health(&mut self, key: MemberKey, verdict: &Verdict) {
+    pub(super) fn note_health(&mut self, key: MemberKey, verdict: &Verdict) {
         let (interval, cap) = (self.config.health.interval, self.config.health.max_backoff);
         let pause = jittered(&mut self.rng, interval);
         let now = self.now;
@@ -373,6 +373,19 @@ impl Machine {
         };
         member.health = Some(verdict.clone());
         member.health_at = now;
+        let rests = matches!(verdict, Verdict::Standby | Verdict::Suspended);
+        if rests {
+            member.proven = None;
+        }
+        if self.active == Some(key) {
+            self.turned = match rests {
+                true => self.turned.or(Some(now)),
+                false => None,
+            };
+        }
+        let Some(member) = self.member(key) else {
+            return;
+        };
         if changed {
             let database = member.id.clone();
             self.emit(Event::HealthChanged {
@@ -484,6 +497,9 @@ impl Machine {
                 member.postponed = None;
             }
             self.lose_order(key);
+            if self.wish.as_ref().is_some_and(|wish| wish.target == key) {
+                self.give_up_wish();
+            }
         }
         if self.active_domain().as_ref() == Some(domain) {
             self.down(reason, cause);

@@ -30,9 +30,9 @@ pub(super) struct Plan {
     pub(super) since: Instant,
     pub(super) reason: Reason,
     pub(super) cause: String,
-    /// What stands once the goal is reached.
+    /// What stands once the goal is reached; `None` for a fallback.
     pub(super) then: Option<OrderKind>,
-    /// Who waits for it. Empty for a fallback.
+    /// Who waits for it.
     pub(super) tickets: Vec<Ticket>,
 }
 
@@ -51,11 +51,16 @@ impl Machine {
     /// A fault is for its circuit to judge, and the active one stays until that has. Any other whose
     /// circuit is closed nevertheless, because its neighbour is well, is asked again by its rounds:
     /// asking it for a proof would go on without end.
+    ///
+    /// One that stands by is asked anew once the active one does: somebody serves.
     pub(super) fn is_ready(&self, member: &Member) -> bool {
         match member.health {
             Some(Verdict::Healthy | Verdict::Degraded(_)) | None => true,
             Some(Verdict::Unhealthy(_)) => self.active == Some(member.key),
-            Some(Verdict::Standby | Verdict::Suspended) => false,
+            Some(Verdict::Standby | Verdict::Suspended) => {
+                let turned = self.turned.is_some_and(|turned| member.health_at < turned);
+                turned && self.active != Some(member.key)
+            }
         }
     }
 
@@ -66,7 +71,7 @@ impl Machine {
             && self.fits_role(member)
     }
 
-    fn is_wanted(member: &Member) -> bool {
+    pub(super) fn is_wanted(member: &Member) -> bool {
         member.enabled && member.removing.is_none() && member.joining.is_none()
     }
 
@@ -186,7 +191,7 @@ impl Machine {
         let preparation = self.preparation_ends();
         let say = self.outage.as_ref().map(|outage| self.next_say(outage));
         let resorts = self.outage.iter().flat_map(|_| {
-            let last = self.members.iter().filter(|m| self.is_last_resort(m.key));
+            let last = self.members.iter().filter(|m| self.is_resort(m));
             last.map(|m| m.last_resort.next)
         });
         [
@@ -196,6 +201,7 @@ impl Machine {
             proof,
             preparation,
             say,
+            self.wish_due(),
         ]
         .into_iter()
         .flatten()
@@ -216,6 +222,7 @@ impl Machine {
             self.answer_plan(target);
         } else {
             self.check_active();
+            self.follow_wish();
             if self.is_ordered() {
                 self.follow_plan();
             }
@@ -234,9 +241,9 @@ impl Machine {
         self.judge();
     }
 
-    /// Somebody waits for a switch, which outranks what the weights say.
-    fn is_ordered(&self) -> bool {
-        self.plan.as_ref().is_some_and(|p| !p.tickets.is_empty())
+    /// A switch was ordered, which outranks what the weights say.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.plan.as_ref().is_some_and(|p| p.then.is_some())
     }
 
     /// The active member may have become unable to serve without a circuit having opened.
@@ -250,7 +257,7 @@ impl Machine {
                 if let (Some(first), Some(trouble)) =
                     (first.chain(proven).min(), self.trouble.as_mut())
                 {
-                    trouble.since = first;
+                    (trouble.since, trouble.proof) = (first, first);
                 }
             }
             return;
@@ -275,19 +282,22 @@ impl Machine {
         } else if !member.enabled {
             (Reason::Disabled, "disabled")
         } else if !self.is_ready(member) {
-            (Reason::HealthCheck, "it answers, but does not serve")
+            (Reason::Standby, "it says that it does not serve")
         } else if !self.fits_role(member) {
             (Reason::HealthCheck, "its role has changed")
         } else {
             (Reason::HealthCheck, "its circuit is open")
         };
         self.down(reason, cause);
+        if reason == Reason::Standby {
+            self.trust_the_others();
+        }
     }
 
     /// Away from an active member in trouble, to whoever is proven.
     fn flee(&mut self) {
         let Some(trouble) = &self.trouble else { return };
-        let since = trouble.since;
+        let since = trouble.proof;
         // Told to leave one that is well, such as one that is disabled: others may go ahead.
         let planned = matches!(trouble.sign, Sign::Down) && self.serving().is_some();
         // What shows the active one bad shows its failure domain bad; what it was told to do does not.
@@ -345,6 +355,7 @@ impl Machine {
     fn leave_for(&mut self, target: MemberKey) {
         let Some(Trouble {
             since,
+            proof: _,
             sign,
             reason,
             cause,
@@ -484,7 +495,7 @@ impl Machine {
             }
             _ => {
                 self.wanted = false;
-                if self.plan.as_ref().is_some_and(|p| p.tickets.is_empty()) {
+                if self.plan.as_ref().is_some_and(|p| p.then.is_none()) {
                     self.plan = None;
                 }
             }
@@ -503,6 +514,10 @@ impl Machine {
             }
         });
         if !fit {
+            if plan.then == Some(OrderKind::Directive) {
+                let cause = plan.cause.clone();
+                self.wish_for(goal, &cause);
+            }
             self.drop_plan(ErrorKind::Unhealthy);
             return;
         }
@@ -582,6 +597,9 @@ impl Machine {
         self.preparation = None;
         self.first_proof = None;
         self.wanted = false;
+        // Said of another one than the one that is active now.
+        self.wish = None;
+        self.turned = None;
         let event = Event::ActiveChanged {
             generation: self.generation,
             from: left,

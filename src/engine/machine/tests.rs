@@ -13,6 +13,7 @@ use crate::engine::strategy::HighestWeight;
 
 mod choosing;
 mod circuits;
+mod directives;
 mod domains;
 mod failing;
 mod joining;

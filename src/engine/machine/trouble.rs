@@ -8,12 +8,15 @@ use super::members::Member;
 use super::probing::Kind;
 use super::routing::OrderKind;
 use super::{Machine, MemberKey, ProbeId, Slot};
+use crate::engine::backend::Verdict;
 use crate::engine::event::Reason;
 
 /// Something is wrong with the active member.
 pub(super) struct Trouble {
-    /// The first sign. A proof of another member must have begun then or later.
+    /// The first sign.
     pub(super) since: Instant,
+    /// A proof of another member must have begun then or later.
+    pub(super) proof: Instant,
     pub(super) sign: Sign,
     pub(super) reason: Reason,
     pub(super) cause: String,
@@ -75,9 +78,13 @@ impl FoundBy {
 
 impl Machine {
     pub(super) fn raise(&mut self, sign: Sign, reason: Reason, cause: &str) {
-        let since = self.trouble.as_ref().map_or(self.now, |t| t.since);
+        let now = (self.now, self.now);
+        // What was trusted for another reason is not trusted for this one.
+        let known = self.trouble.as_ref();
+        let (since, proof) = known.map_or(now, |t| (t.since, t.proof.max(t.since)));
         self.trouble = Some(Trouble {
             since,
+            proof,
             sign,
             reason,
             cause: cause.to_owned(),
@@ -286,6 +293,19 @@ impl Machine {
         if let Some(trouble) = &mut self.trouble {
             trouble.reason = Reason::LastResort;
             trouble.cause = cause.to_owned();
+        }
+    }
+
+    /// It says that it does not serve, which is no failure: whoever was well a moment ago need not be
+    /// asked first. One that is not after all says so without having done any harm.
+    pub(super) fn trust_the_others(&mut self) {
+        let others = self.others();
+        let warm = others.filter(|m| m.traffic && m.health.as_ref().is_some_and(Verdict::serves));
+        let first = warm.filter_map(|m| m.proven).min();
+        if let (Some(first), Some(trouble)) = (first, &mut self.trouble)
+            && trouble.reason == Reason::Standby
+        {
+            trouble.proof = trouble.proof.min(first);
         }
     }
 

@@ -22,6 +22,7 @@ impl Machine {
             Verb::Force(id, time) => self.force(&id, time).map(Some),
             Verb::Unpin => {
                 self.order = None;
+                self.give_up_wish();
                 self.out.publish = true;
                 Ok(Some(()))
             }
@@ -36,6 +37,11 @@ impl Machine {
                 observed,
                 cause,
             } => self.direct(ticket, &to, observed, cause),
+            Verb::StandDown {
+                database,
+                observed,
+                what,
+            } => self.stood_down(&database, observed, what).map(Some),
             Verb::Topology { epoch, members } => self.topology(epoch, members).map(Some),
         };
         match result {
@@ -47,7 +53,7 @@ impl Machine {
     }
 
     /// A database that is still being verified is no member yet.
-    fn find(&self, id: &DatabaseId) -> Result<MemberKey, Error> {
+    pub(super) fn find(&self, id: &DatabaseId) -> Result<MemberKey, Error> {
         match self.by_id(id).filter(|m| m.joining.is_none()) {
             Some(member) => Ok(member.key),
             None => Err(Error::new(ErrorKind::UnknownDatabase).about(id)),
@@ -229,27 +235,8 @@ impl Machine {
         )
     }
 
-    fn direct(
-        &mut self,
-        ticket: Ticket,
-        id: &DatabaseId,
-        observed: u64,
-        cause: String,
-    ) -> Result<Option<()>, Error> {
-        let key = self.find(id)?;
-        let same_plan = self.plan.as_ref().is_some_and(|p| p.goal == key);
-        if self.active != Some(key) && observed != self.generation && !same_plan {
-            return Err(Error::new(ErrorKind::Superseded).about(id));
-        }
-        // A server's word outranks a pin, which it replaces once it is followed; forcing outranks both.
-        if self.forced().is_some_and(|target| target != key) {
-            return Err(Error::new(ErrorKind::Superseded).about(id));
-        }
-        self.intend(ticket, key, OrderKind::Directive, Reason::Directed, cause)
-    }
-
     /// Prove it, switch to it, and let `then` stand.
-    fn intend(
+    pub(super) fn intend(
         &mut self,
         ticket: Ticket,
         goal: MemberKey,

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Supervisor;
 use crate::engine::backend::Backend;
 use crate::engine::live::{Live, Routing, STALE, Upcoming};
+use crate::engine::machine::MemberKey;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::tally::Tally;
 
@@ -60,12 +61,12 @@ impl<B: Backend> Supervisor<B> {
         let counters = self.members.values();
         let counters = counters.map(|place| (place.database.id.clone(), place.counters.clone()));
         let counters = counters.collect();
+        let named = |key: Option<MemberKey>| Some(self.members.get(&key?)?.database.id.clone());
         let snapshot = Arc::new(Snapshot {
             generation,
-            active: active
-                .and_then(|key| self.members.get(&key))
-                .map(|place| place.database.id.clone()),
+            active: named(active),
             status: self.machine.status(),
+            directed_to: named(self.machine.directed_to()),
             members: self.machine.members(),
         });
         let old = std::mem::replace(&mut self.live, live.clone());

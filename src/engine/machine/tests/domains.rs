@@ -34,7 +34,7 @@ fn standing_by_is_a_matter_of_the_database_and_not_of_its_domain() {
     let mut s = colours();
     s.is("blue", STANDBY);
     s.wait(secs(6));
-    s.switched("blue", "green", Reason::HealthCheck);
+    s.switched("blue", "green", Reason::Standby);
     assert_eq!(s.circuit("blue"), CircuitState::Closed);
 }
 

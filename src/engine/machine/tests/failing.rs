@@ -439,7 +439,7 @@ fn a_database_that_says_another_one_serves_is_left_without_blame() {
         let mut s = pair();
         s.is("a", mood);
         s.wait(secs(6));
-        s.switched("a", "b", Reason::HealthCheck);
+        s.switched("a", "b", Reason::Standby);
         assert_eq!(s.circuit("a"), CircuitState::Closed);
         s.events.clear();
         s.is("a", HEALTHY);
