@@ -50,11 +50,17 @@
 
 pub mod backends;
 pub mod engine;
+#[cfg(feature = "blocking")]
+mod runtime;
+#[cfg(any(feature = "grpc", feature = "redis"))]
+mod sockets;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(feature = "e6data")]
+pub use backends::e6data;
 #[cfg(feature = "redis")]
 pub use backends::redis;
 #[cfg(all(feature = "redis", feature = "testing"))]

@@ -14,7 +14,6 @@ mod connection;
 mod connector;
 mod credentials;
 mod cursors;
-mod dial;
 mod endpoint;
 mod error;
 mod handle;
@@ -26,12 +25,8 @@ mod operation;
 mod pool;
 mod pubsub;
 mod scripts;
-#[cfg(feature = "redis-rustls")]
-mod secured;
 mod sentinel;
 mod server;
-#[cfg(feature = "redis-rustls")]
-mod tls;
 #[cfg(feature = "redis-rustls")]
 mod tls_files;
 mod watch;
@@ -39,7 +34,7 @@ mod watch;
 pub use checks::{EveryNode, ReplicationLag, WriteProbe};
 pub use config::{DatabaseConfig, RedisConfig};
 pub use connection::MultiDbConnection;
-pub use connector::{Connector, TcpConnector, Transport};
+pub use connector::{Connector, TcpConnector};
 pub use credentials::{Credentials, CredentialsProvider};
 pub use endpoint::RedisEndpoint;
 pub use error::from_redis;
@@ -50,9 +45,11 @@ pub use pubsub::{
     Notification, Notifications, Overlap, PubSub, PubSubSink, PubSubStream, SubscriptionKind,
 };
 #[cfg(feature = "redis-rustls")]
-pub use tls::TlsConfig;
-#[cfg(feature = "redis-rustls")]
 pub use tls_files::TlsFiles;
+
+#[cfg(feature = "redis-rustls")]
+pub use crate::sockets::TlsConfig;
+pub use crate::sockets::Transport;
 
 use crate::engine::builder::Builder;
 use crate::engine::client::MultiDbClient;

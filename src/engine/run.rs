@@ -58,6 +58,13 @@ pub trait Operation<B: Backend>: Send + Sync {
         None
     }
 
+    /// Whether an answer that ends the call counts as a failure of the database all the same, for the failure
+    /// detector: an error that may as well be the caller's as the server's.
+    fn is_failure(&self, error: &B::Error) -> bool {
+        let _ = error;
+        false
+    }
+
     /// Whether running it twice does no harm: it only reads, or the caller said so.
     fn is_repeatable(&self) -> bool;
 
@@ -359,17 +366,39 @@ impl<B: Backend> Lease<B> {
         op: &O,
         limits: Limits,
     ) -> Result<O::Output, O::Error> {
+        self.run_once(self.handle().clone(), true, op, limits).await
+    }
+
+    /// As [`Lease::run`], over another connection to the same database: for work that outlives one. That
+    /// nothing was sent is never proven there.
+    #[cfg_attr(not(feature = "e6data"), expect(dead_code, reason = "for backends"))]
+    pub(crate) async fn run_over<O: Operation<B>>(
+        &self,
+        handle: B::Handle,
+        op: &O,
+        limits: Limits,
+    ) -> Result<O::Output, O::Error> {
+        self.run_once(handle, false, op, limits).await
+    }
+
+    /// `own`: over the lease's connection, whose bytes are counted.
+    async fn run_once<O: Operation<B>>(
+        &self,
+        mut handle: B::Handle,
+        own: bool,
+        op: &O,
+        limits: Limits,
+    ) -> Result<O::Output, O::Error> {
         let live = self.live();
         let limits = limits.on(&self.core().config.calls, &live.conn.database);
         let timeout = micros(limits.response_timeout.min(limits.deadline).min(LONGEST));
-        let mut handle = live.conn.handle.clone();
         let ended = {
             let mut attempt = Attempt::new(&live.conn.calls, timeout);
             let mut work = pin!(op.attempt(&mut handle));
             let result = poll_fn(|cx| attempt.poll(cx, op, work.as_mut())).await;
             attempt.ended(result)
         };
-        let booked = match book(op, live, ended) {
+        let booked = match book(op, live, own, ended) {
             Ok(clean) => return clean.map_err(|error| RunError::Driver(error).into()),
             Err(booked) => booked,
         };
@@ -512,7 +541,7 @@ impl<'a, B: Backend> Call<'a, B> {
             phase,
             class,
             number,
-        } = match book(op, live, ended) {
+        } = match book(op, live, true, ended) {
             Ok(clean) => return Some(clean.map_err(RunError::Driver)),
             Err(booked) => booked,
         };
@@ -619,10 +648,12 @@ struct Booked<T, E> {
 /// `Ok`: it was plainly executed.
 type Booking<T, E> = Result<Result<T, E>, Booked<T, E>>;
 
-/// What became of an attempt, counted and booked to the failure domain and episode that it ran in.
+/// What became of an attempt, counted and booked to the failure domain and episode that it ran in. `own`: over
+/// the connection of `live`, whose bytes are counted.
 fn book<B: Backend, O: Operation<B>>(
     op: &O,
     live: &Live<B>,
+    own: bool,
     ended: Ended<O::Output, B::Error>,
 ) -> Booking<O::Output, B::Error> {
     let result = match ended.result {
@@ -636,7 +667,7 @@ fn book<B: Backend, O: Operation<B>>(
     let phase = match &result {
         None => Phase::TimedOut,
         Some(Err(error)) if op.is_loss(error) => Phase::Lost {
-            sent: !meter.is_armed() || meter.written() != ended.written,
+            sent: !own || !meter.is_armed() || meter.written() != ended.written,
         },
         Some(_) => Phase::Answered,
     };
@@ -653,6 +684,11 @@ fn book<B: Backend, O: Operation<B>>(
         }
         None if ended.silent => {
             live.tally.book_silence(live.episode);
+            None
+        }
+        None if matches!((&class, &result), (Class::Executed, Some(Err(error))) if op.is_failure(error)) =>
+        {
+            live.tally.book_failure(live.episode);
             None
         }
         None => live.tally.book(live.episode, &class),

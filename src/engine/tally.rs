@@ -111,6 +111,19 @@ impl Tally {
         self.news.notify_one();
     }
 
+    /// A call was answered by what counts as a failure.
+    pub(crate) fn book_failure(&self, episode: u64) {
+        if self.episode.load(Ordering::Acquire) != episode {
+            return;
+        }
+        {
+            let mut pending = self.lock();
+            pending.failed += 1;
+            pending.changed = true;
+        }
+        self.news.notify_one();
+    }
+
     /// A write went through: what was refused before it does not persist.
     pub(crate) fn wrote(&self) {
         let mut pending = self.lock();

@@ -129,6 +129,12 @@ fn backends_do_not_know_each_other() {
 }
 
 #[test]
+fn one_backend_may_be_built_upon_another_and_not_the_other_way_round() {
+    accepted("src/backends/e6data/stack.rs", "use tonic::Status;");
+    refused("src/backends/grpc/channel.rs", "use prost::Message;");
+}
+
+#[test]
 fn telemetry_knows_events_and_snapshots_only() {
     refused(
         "src/telemetry/metrics.rs",

@@ -8,14 +8,17 @@ use crate::tokens::tokens;
 /// Beyond about 400 lines a file is probably two ideas; beyond this it is.
 pub(crate) const MAX_CODE_LINES: usize = 700;
 
-/// Drivers, each with the one backend that may name it.
+/// Drivers, each with the one backend that may name it, and those that are built upon it.
 const DRIVERS: [(&str, &str); 5] = [
     ("redis", "redis"),
-    ("tonic", "e6data"),
+    ("tonic", "grpc"),
     ("prost", "e6data"),
     ("tokio_postgres", "postgres"),
     ("postgres", "postgres"),
 ];
+
+/// A backend that speaks the protocol of another one is built upon it.
+const BUILT_UPON: [(&str, &str); 1] = [("e6data", "grpc")];
 
 const PACKAGE: &str = "multidb";
 
@@ -192,6 +195,8 @@ enum Room {
     Engine,
     Backends,
     Backend(String),
+    /// What connections are made of, and how synchronous code waits: for the backends.
+    Shared(String),
     Telemetry,
     Testing,
 }
@@ -204,6 +209,7 @@ impl Room {
             ["engine", ..] => Self::Engine,
             ["backends"] => Self::Backends,
             ["backends", backend, ..] => Self::Backend((*backend).to_owned()),
+            [shared @ ("runtime" | "sockets"), ..] => Self::Shared((*shared).to_owned()),
             ["telemetry", ..] => Self::Telemetry,
             ["testing", ..] => Self::Testing,
             _ => return None,
@@ -216,6 +222,7 @@ impl Room {
             Self::Engine => "engine".into(),
             Self::Backends => "backends".into(),
             Self::Backend(name) => format!("backend {name}"),
+            Self::Shared(name) => (*name).clone(),
             Self::Telemetry => "telemetry".into(),
             Self::Testing => "testing".into(),
         }
@@ -230,7 +237,14 @@ impl Room {
             Self::Root => &[&[]],
             Self::Engine => &[&["engine"]],
             Self::Backends => &[&["backends"], &["engine"]],
-            Self::Backend(name) => &[&["backends", name], &["engine"]],
+            Self::Backend(name) => &[
+                &["backends", name],
+                &["backends", self.base().unwrap_or(name)],
+                &["engine"],
+                &["runtime"],
+                &["sockets"],
+            ],
+            Self::Shared(name) => &[&[name], &["engine", "backend"], &["engine", "error"]],
             Self::Telemetry => &[
                 &["telemetry"],
                 &["engine", "event"],
@@ -240,7 +254,8 @@ impl Room {
                 &["engine", "backend", "Verdict"],
                 &["engine", "circuit", "CircuitState"],
             ],
-            Self::Testing => &[&["testing"], &["engine"]],
+            // The stand-in speaks e6data's wire, which is written down there.
+            Self::Testing => &[&["testing"], &["engine"], &["backends", "e6data"]],
         };
         // A test may use the scripted backend; what it tests may not know it.
         let of_tests: &[&[&str]] = if in_tests { &[&["testing"]] } else { &[] };
@@ -250,12 +265,22 @@ impl Room {
         })
     }
 
+    /// The backend that this one is built upon.
+    fn base(&self) -> Option<&'static str> {
+        let Self::Backend(name) = self else {
+            return None;
+        };
+        let found = BUILT_UPON.iter().find(|(built, _)| built == name);
+        found.map(|(_, base)| *base)
+    }
+
     fn may_drive(&self, name: &str) -> bool {
         let owner = DRIVERS.iter().find(|(driver, _)| *driver == name);
         owner.is_none_or(|(_, owner)| match self {
             Self::Root => true,
-            Self::Backend(backend) => backend == owner,
-            Self::Engine | Self::Backends | Self::Telemetry | Self::Testing => false,
+            Self::Backend(backend) => backend == owner || self.base() == Some(*owner),
+            Self::Testing => *owner == "e6data",
+            Self::Engine | Self::Backends | Self::Shared(_) | Self::Telemetry => false,
         })
     }
 }

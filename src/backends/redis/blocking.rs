@@ -25,21 +25,20 @@
 mod connection;
 mod pubsub;
 mod request;
-mod runtime;
 
+pub use crate::runtime::wait;
 pub use connection::Connection;
 pub use pubsub::PubSub;
-pub use runtime::wait;
 
 use std::time::Duration;
 
 use ::redis::RedisResult;
 
-use self::runtime::try_wait;
 use super::handle::Redis;
 use crate::engine::builder::Builder;
 use crate::engine::client::MultiDbClient;
 use crate::engine::error::{Error, ErrorKind};
+use crate::runtime::try_wait;
 
 impl MultiDbClient<Redis> {
     /// A connection for synchronous code, once a database serves: what `redis::Client` has under this

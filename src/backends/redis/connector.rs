@@ -1,23 +1,20 @@
 //! Opening transports, and counting what goes over them.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use ::redis::RedisError;
 use futures_util::future::BoxFuture;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::SockRef;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use super::dial::dial;
 use super::endpoint::RedisEndpoint;
 use super::endpoint::place::Address;
-use crate::engine::backend::{Fault, Meter, Wiring};
+use crate::engine::backend::{Fault, Wiring};
+use crate::sockets::{Metered, Transport, dial, guard};
 
 /// Opens transports to endpoints. The same driver code then runs over TCP, in memory or in a simulation.
 pub trait Connector: Send + Sync + 'static {
@@ -31,11 +28,6 @@ pub trait Connector: Send + Sync + 'static {
         wiring: &'a Wiring,
     ) -> BoxFuture<'a, io::Result<Box<dyn Transport>>>;
 }
-
-/// A byte stream in both directions.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for T {}
 
 /// Sockets of the operating system, with what a client that must not be left hanging needs. The
 /// connector of a client that is given no other.
@@ -64,27 +56,10 @@ impl TcpConnector {
     }
 
     fn prepare(&self, socket: &SockRef<'_>, wiring: &Wiring) -> io::Result<()> {
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(15))
-            .with_interval(Duration::from_secs(5));
-        #[cfg(unix)]
-        let keepalive = keepalive.with_retries(3);
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_linger(Some(Duration::ZERO))?;
         // What nobody waits for any more need not be delivered any more.
-        let timeout = self.user_timeout.unwrap_or(wiring.response_timeout);
-        let timeout = timeout.clamp(Duration::from_secs(1), LONGEST_USER_TIMEOUT);
-        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        socket.set_tcp_user_timeout(Some(timeout))?;
-        #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
-        let _ = timeout;
-        Ok(())
+        guard(socket, self.user_timeout.unwrap_or(wiring.response_timeout))
     }
 }
-
-/// The kernel counts milliseconds in 32 bits, and takes what overflows them for less.
-const LONGEST_USER_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 impl Connector for TcpConnector {
     fn connect<'a>(
@@ -142,64 +117,10 @@ impl Dialer {
     }
 }
 
-/// Counts bytes, and refuses a reply without end.
-pub(super) struct Metered {
-    inner: Box<dyn Transport>,
-    meter: Arc<Meter>,
-    cap: Arc<AtomicU64>,
-}
-
 /// What a peer may send before a reply is complete: enough for Redis's largest value.
 pub(super) const REPLY_CAP: u64 = 512 << 20;
 /// The same before the peer has been greeted, and for probes.
 pub(super) const HANDSHAKE_CAP: u64 = 64 << 10;
-
-impl Metered {
-    pub(super) fn new(inner: Box<dyn Transport>, meter: Arc<Meter>, cap: Arc<AtomicU64>) -> Self {
-        meter.arm();
-        Self { inner, meter, cap }
-    }
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
-        this.meter.got(buf.filled().len() - before);
-        if this.meter.unreplied() > this.cap.load(Ordering::Relaxed) {
-            let error = io::Error::new(io::ErrorKind::InvalidData, "a reply exceeds the cap");
-            return Poll::Ready(Err(error));
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// Not vectored: the driver writes from one buffer, and would only prepare a list of one every time.
-impl AsyncWrite for Metered {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
-        this.meter.wrote(written);
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
-    }
-}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

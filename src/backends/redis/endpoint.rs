@@ -19,7 +19,7 @@ use crate::engine::database::DatabaseId;
 use crate::engine::error::ConfigError;
 
 #[cfg(feature = "redis-rustls")]
-use super::tls::{Tls, TlsConfig};
+use crate::sockets::{Tls, TlsConfig};
 
 /// Where a Redis database is, who we are there, and which of its databases we want.
 ///

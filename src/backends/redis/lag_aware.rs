@@ -12,12 +12,12 @@ use serde::Deserialize;
 
 use super::endpoint::RedisEndpoint;
 use super::handle::{Redis, RedisHandle};
-use super::tls::{Tls, TlsConfig};
 use crate::engine::backend::{Fault, FaultKind, Verdict};
 use crate::engine::config::{self, TIMES};
 use crate::engine::database::Database;
 use crate::engine::error::ConfigError;
 use crate::engine::health::HealthCheck;
+use crate::sockets::{Tls, TlsConfig};
 
 mod bdbs;
 mod rest;

@@ -16,13 +16,14 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connector::{Dialer, HANDSHAKE_CAP, Metered, REPLY_CAP};
+use super::connector::{Dialer, HANDSHAKE_CAP, REPLY_CAP};
 use super::credentials::greeting;
 use super::endpoint::RedisEndpoint;
 use super::endpoint::place::{Address, list};
 use super::server::{fault, says_master};
 use crate::engine::backend::{Fault, FaultKind, Purpose, Wiring};
 use crate::engine::error::ConfigError;
+use crate::sockets::Metered;
 
 /// Who knows where a master is.
 #[derive(Clone)]

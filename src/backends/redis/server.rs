@@ -22,6 +22,7 @@ use super::endpoint::place::Place;
 use crate::engine::backend::{
     Class, Fault, FaultKind, LostSignal, Meter, Phase, Purpose, Refusal, Verdict, Wiring,
 };
+use crate::sockets::io_fault;
 
 /// Makes connections to servers.
 #[derive(Clone)]
@@ -356,29 +357,6 @@ pub(super) fn fault(error: &RedisError) -> Fault {
         return Fault::new(FaultKind::Other, text);
     };
     io_fault(io)
-}
-
-/// Why a transport could not be opened or used.
-pub(super) fn io_fault(io: &io::Error) -> Fault {
-    #[cfg(feature = "redis-rustls")]
-    if let Some(fault) = super::secured::fault(io) {
-        return fault;
-    }
-    let (kind, what) = match io.kind() {
-        io::ErrorKind::ConnectionRefused => (FaultKind::Unreachable, "connection refused"),
-        io::ErrorKind::HostUnreachable => (FaultKind::Unreachable, "host unreachable"),
-        io::ErrorKind::NetworkUnreachable => (FaultKind::Unreachable, "network unreachable"),
-        io::ErrorKind::NotFound => (FaultKind::Unreachable, "no such host or socket"),
-        io::ErrorKind::PermissionDenied => (FaultKind::Unreachable, "permission denied"),
-        io::ErrorKind::TimedOut => (FaultKind::Silent, "timed out"),
-        io::ErrorKind::BrokenPipe
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::NotConnected
-        | io::ErrorKind::UnexpectedEof => (FaultKind::Lost, "connection lost"),
-        _ => (FaultKind::Other, "connection failed"),
-    };
-    Fault::new(kind, what)
 }
 
 /// The code of an error reply, if it looks like one: the first word may be anything else, too.

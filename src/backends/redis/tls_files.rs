@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::tls::TlsConfig;
 use crate::engine::error::ConfigError;
+use crate::sockets::TlsConfig;
 
 /// TLS of one database of a [`RedisConfig`](super::RedisConfig), see [`TlsConfig`]. The files hold PEM
 /// and are read when the builder is made; a relative name is relative to the working directory.

@@ -8,9 +8,9 @@ use super::super::connection::MultiDbConnection;
 use super::super::handle::Redis;
 use super::pubsub::PubSub;
 use super::request::{read_batch, read_one};
-use super::runtime::try_wait;
 use crate::engine::client::MultiDbClient;
 use crate::engine::snapshot::Status;
+use crate::runtime::try_wait;
 
 /// A connection to whichever database is active, for synchronous code: a drop-in for
 /// `redis::Connection`.

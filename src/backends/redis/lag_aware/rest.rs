@@ -13,11 +13,8 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_A
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 
-use super::super::connector::Transport;
-use super::super::dial::dial;
-use super::super::server::io_fault;
-use super::super::tls::Tls;
 use crate::engine::backend::{Fault, FaultKind};
+use crate::sockets::{Tls, Transport, dial, io_fault};
 
 /// Where an API is: `https://host:port`, and perhaps a path before those of the API.
 #[derive(Clone, PartialEq, Eq)]

@@ -15,12 +15,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::names::{Change, Kind, Name, Verb};
-use crate::backends::redis::connector::{Metered, REPLY_CAP};
+use crate::backends::redis::connector::REPLY_CAP;
 use crate::backends::redis::credentials::greeting;
 use crate::backends::redis::endpoint::RedisEndpoint;
 use crate::backends::redis::handle::Redis;
 use crate::engine::backend::{Fault, Meter, Wiring};
 use crate::engine::error::{Error, ErrorKind};
+use crate::sockets::Metered;
 
 /// A connection that has been greeted. Dropped, it ends.
 pub(super) struct Wire {

@@ -21,7 +21,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// That of the address that failed last; `NotFound` for a name without addresses.
-pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+pub(crate) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     dial_by(async { Ok(lookup_host((host, port)).await?.collect()) }).await
 }
 

@@ -47,9 +47,11 @@ pub struct TlsConfig {
 
 /// One endpoint's share in TLS. Clones have the same client, so that sessions are resumed.
 #[derive(Clone)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     config: TlsConfig,
     name: ServerName<'static>,
+    /// The protocol to be spoken, where the server has to be told by ALPN.
+    protocol: Option<&'static [u8]>,
     /// Made once, not per connect; at first use, because a default that is replaced need not read the
     /// system's certificates.
     client: Arc<OnceLock<Result<Arc<ClientConfig>, ConfigError>>>,
@@ -181,34 +183,51 @@ impl fmt::Debug for TlsConfig {
 
 impl Tls {
     /// To `host`, unless the configuration names another server.
-    pub(super) fn new(host: &str, config: TlsConfig) -> Result<Self, ConfigError> {
+    pub(crate) fn new(host: &str, config: TlsConfig) -> Result<Self, ConfigError> {
         Ok(Self {
             name: config.name_of(host)?,
             config,
+            protocol: None,
             client: Arc::default(),
         })
     }
 
+    /// Tells the server by ALPN what will be spoken. To be called before the first connection.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn speaking(self, protocol: &'static [u8]) -> Self {
+        Self {
+            protocol: Some(protocol),
+            client: Arc::default(),
+            ..self
+        }
+    }
+
     /// The same client to another host.
-    pub(super) fn at(&self, host: &str) -> Result<Self, ConfigError> {
+    #[cfg(feature = "redis-rustls")]
+    pub(crate) fn at(&self, host: &str) -> Result<Self, ConfigError> {
         Ok(Self {
             name: self.config.name_of(host)?,
             ..self.clone()
         })
     }
 
-    pub(super) fn is_insecure(&self) -> bool {
+    #[cfg(feature = "redis-rustls")]
+    pub(crate) fn is_insecure(&self) -> bool {
         self.config.insecure
     }
 
-    pub(super) fn name(&self) -> &ServerName<'static> {
+    pub(crate) fn name(&self) -> &ServerName<'static> {
         &self.name
     }
 
-    pub(super) fn client(&self) -> Result<Arc<ClientConfig>, ConfigError> {
-        let made = self
-            .client
-            .get_or_init(|| self.config.client().map(Arc::new));
+    pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, ConfigError> {
+        let made = self.client.get_or_init(|| {
+            let mut client = self.config.client()?;
+            client
+                .alpn_protocols
+                .extend(self.protocol.map(<[u8]>::to_vec));
+            Ok(Arc::new(client))
+        });
         made.clone()
     }
 }

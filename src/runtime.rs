@@ -36,7 +36,7 @@ pub fn wait<F: IntoFuture>(future: F) -> F::Output {
 ///
 /// Not `Runtime::block_on`, which panics inside another runtime; nor `Handle::current()`, which may
 /// belong to a runtime of one thread: the one that is blocked here.
-pub(super) fn try_wait<F: IntoFuture>(future: F) -> io::Result<F::Output> {
+pub(crate) fn try_wait<F: IntoFuture>(future: F) -> io::Result<F::Output> {
     let runtime = runtime()?;
     let wait = || {
         let _entered = runtime.enter();

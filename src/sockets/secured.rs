@@ -9,7 +9,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
-use super::connector::Transport;
+use super::Transport;
 use super::tls::Tls;
 use crate::engine::backend::{Fault, FaultKind};
 
@@ -22,7 +22,7 @@ struct Secured {
 
 impl Tls {
     /// Shakes hands over a fresh transport. Cancel-safe: it is dropped with it.
-    pub(super) async fn secure(
+    pub(crate) async fn secure(
         &self,
         transport: Box<dyn Transport>,
     ) -> io::Result<Box<dyn Transport>> {
