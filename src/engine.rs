@@ -14,6 +14,7 @@ pub mod error;
 pub mod event;
 pub(crate) mod followers;
 pub mod health;
+pub mod last_active;
 pub(crate) mod live;
 #[doc(hidden)]
 pub mod machine;

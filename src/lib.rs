@@ -81,6 +81,9 @@ pub use engine::detector::{FailsafePolicy, FailureDetector, SlidingWindow};
 pub use engine::error::{ConfigError, Error, ErrorKind};
 pub use engine::event::{Event, Events, Reason};
 pub use engine::health::HealthCheck;
+#[cfg(all(unix, feature = "last-active-file"))]
+pub use engine::last_active::LastActiveFile;
+pub use engine::last_active::{LastActive, LastActiveInMemory};
 pub use engine::snapshot::{MemberView, Obstacle, Snapshot, Status};
 pub use engine::statistics::Statistics;
 pub use engine::strategy::{Candidate, FailoverStrategy, HighestWeight};

@@ -4,6 +4,8 @@
 //! follow the server's word as soon as the other stack is ready, and nothing that may have run is run again.
 
 mod backend;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod builder;
 mod classify;
 mod client;

@@ -20,6 +20,7 @@ use super::detector::{FailureDetector, SlidingWindow};
 use super::error::{ConfigError, Error, ErrorKind};
 use super::event::{EVENT_BUFFER, Event, Events};
 use super::health::{Checks, HealthCheck, PING};
+use super::last_active::LastActive;
 use super::live::{Core, Mail, Routing};
 use super::machine::Machine;
 use super::membership::Membership;
@@ -43,6 +44,7 @@ pub struct Builder<B: Backend> {
     backoff: Option<Backoff>,
     listeners: Vec<Listener>,
     membership: Option<Box<dyn Membership<B::Endpoint>>>,
+    last_active: Option<Arc<dyn LastActive>>,
     required_role: Role,
     seed: Option<u64>,
     sweep_in_task: bool,
@@ -67,6 +69,7 @@ impl<B: Backend> Builder<B> {
             backoff: None,
             listeners: Vec::new(),
             membership: None,
+            last_active: None,
             required_role: Role::Primary,
             seed: None,
             sweep_in_task: false,
@@ -200,6 +203,13 @@ impl<B: Backend> Builder<B> {
         self
     }
 
+    /// Begins with the database that was active last, if that serves, and keeps what is active for whoever
+    /// starts next. Default: the weights say where to begin.
+    pub fn last_active(mut self, hint: impl LastActive) -> Self {
+        self.last_active = Some(Arc::new(hint));
+        self
+    }
+
     /// What the client needs its database for. Default [`Role::Primary`].
     pub fn required_role(mut self, role: Role) -> Self {
         self.required_role = role;
@@ -319,7 +329,19 @@ impl<B: Backend> Builder<B> {
             listen(Events::new(core.events.subscribe()), listener);
         }
         let client = MultiDbClient::from_core(core.clone(), registration);
-        let machine = Machine::new(
+        let hint = self.last_active.as_ref().and_then(|known| {
+            let recall = AssertUnwindSafe(|| known.recall());
+            std::panic::catch_unwind(recall).unwrap_or_default()
+        });
+        if let Some(known) = self.last_active {
+            let remember = move |event: &Event| {
+                if let Event::ActiveChanged { to, .. } = event {
+                    known.remember(to);
+                }
+            };
+            listen(Events::new(core.events.subscribe()), Box::new(remember));
+        }
+        let mut machine = Machine::new(
             core.config.clone(),
             self.strategy,
             self.detectors,
@@ -327,6 +349,7 @@ impl<B: Backend> Builder<B> {
             seed,
             now,
         );
+        machine.hint(hint);
         let supervisor =
             Supervisor::new(core.clone(), machine, mail, self.membership, self.databases);
         let sweep_in_task = self.sweep_in_task;

@@ -314,6 +314,8 @@ type NewDetector = Box<dyn Fn(&DetectorConfig) -> Box<dyn FailureDetector> + Sen
 pub struct Machine {
     config: Config,
     strategy: Arc<dyn FailoverStrategy>,
+    /// What was active when another client was last heard of: the first choice, if it serves.
+    hint: Option<DatabaseId>,
     detectors: NewDetector,
     required_role: Role,
     rng: fastrand::Rng,
@@ -388,6 +390,7 @@ impl Machine {
             auto_fallback: config.failover.auto_fallback,
             config,
             strategy,
+            hint: None,
             detectors: Box::new(detectors),
             required_role,
             rng,
@@ -430,6 +433,11 @@ impl Machine {
     /// Adds a member before the start, without an event.
     pub fn seed_member(&mut self, member: Described) {
         self.join(member);
+    }
+
+    /// What is chosen first where several serve, before the start. Without effect afterwards.
+    pub fn hint(&mut self, database: Option<DatabaseId>) {
+        self.hint = database;
     }
 
     /// Takes what happened and says what to do about it, in the order in which to do it.

@@ -1,5 +1,6 @@
 //! e6data's client against the stand-in: real connections on loopback, two stacks that change places.
 
+mod around;
 mod failures;
 mod queries;
 mod switching;

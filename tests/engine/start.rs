@@ -267,3 +267,58 @@ async fn one_client_of_many_members_starts_as_fast_as_the_first() {
     );
     assert_eq!(active(&client), "db0", "ties go to the one added first");
 }
+
+/// Tells a test what it was told, which comes from a thread of its own.
+struct Telling(
+    multidb::LastActiveInMemory,
+    std::sync::mpsc::Sender<DatabaseId>,
+);
+
+impl multidb::LastActive for Telling {
+    fn recall(&self) -> Option<DatabaseId> {
+        self.0.recall()
+    }
+
+    fn remember(&self, database: &DatabaseId) {
+        self.0.remember(database);
+        let _ = self.1.send(database.clone());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_begins_where_the_last_one_was() {
+    let (east, west) = scripts();
+    let known = multidb::LastActiveInMemory::default();
+    let mut config = multidb::Config::default();
+    config.failover.auto_fallback = false;
+    let (tell, told) = std::sync::mpsc::channel();
+    let make = || {
+        let hint = Telling(known.clone(), tell.clone());
+        over(&east, &west).config(config.clone()).last_active(hint)
+    };
+    let first = serving(make()).await;
+    first.switch_to("west").await.unwrap();
+    for expected in ["east", "west"] {
+        assert_eq!(told.recv_timeout(secs(10)).unwrap(), expected);
+    }
+    first.close().await;
+    let second = serving(make()).await;
+    assert_eq!(active(&second), "west");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_panics_is_none() {
+    struct Panics;
+    impl multidb::LastActive for Panics {
+        fn recall(&self) -> Option<DatabaseId> {
+            panic!("as it likes")
+        }
+        fn remember(&self, _: &DatabaseId) {
+            panic!("as it likes")
+        }
+    }
+    let (east, west) = scripts();
+    let client = serving(over(&east, &west).last_active(Panics)).await;
+    assert_eq!(active(&client), "east");
+    client.switch_to("west").await.unwrap();
+}

@@ -21,6 +21,9 @@ use crate::engine::client::MultiDbClient;
 use crate::engine::config::{Config, Sensitivity, StartPolicy};
 use crate::engine::database::Database;
 use crate::engine::error::{ConfigError, Error, ErrorKind};
+use crate::engine::last_active::LastActive;
+#[cfg(unix)]
+use crate::engine::last_active::LastActiveFile;
 use crate::engine::snapshot::{Snapshot, Status};
 use crate::sockets::TlsConfig;
 
@@ -57,6 +60,10 @@ pub struct E6dataBuilder {
     pub(super) max_send: usize,
     pub(super) attempts: u32,
     pub(super) backoff: Duration,
+    /// How old a hint of which stack served may be.
+    pub(super) hint_max_age: Duration,
+    #[cfg(unix)]
+    hint_file: Option<std::path::PathBuf>,
     config: Config,
     extend: Vec<Extension>,
 }
@@ -99,6 +106,9 @@ impl E6dataBuilder {
             max_send: 300 << 20,
             attempts: 5,
             backoff: Duration::from_millis(200),
+            hint_max_age: Duration::from_secs(300),
+            #[cfg(unix)]
+            hint_file: None,
             config,
             extend: Vec::new(),
         }
@@ -255,6 +265,20 @@ impl E6dataBuilder {
         self
     }
 
+    /// Begins with the stack that served last, as this hint has it; see
+    /// [`LastActive`](crate::LastActive). Default: the weights say where to begin.
+    pub fn last_active(self, hint: impl LastActive) -> Self {
+        self.with(|engine| engine.last_active(hint))
+    }
+
+    /// As [`E6dataBuilder::last_active`], with a file that the processes of one user share; what is older than
+    /// 300 s is not believed. See [`LastActiveFile`](crate::LastActiveFile).
+    #[cfg(unix)]
+    pub fn last_active_file(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.hint_file = Some(path.into());
+        self
+    }
+
     /// The engine's configuration: health rounds, circuits, drains. Its call timeouts and its start policy
     /// are overridden by the settings here.
     pub fn config(mut self, config: Config) -> Self {
@@ -347,6 +371,10 @@ impl E6dataBuilder {
                 database = database.failure_domain(site.name())?;
             }
             builder = builder.database(database);
+        }
+        #[cfg(unix)]
+        if let Some(path) = self.hint_file {
+            builder = builder.last_active(LastActiveFile::new(path).max_age(self.hint_max_age));
         }
         let builder = self
             .extend

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prost::Message;
@@ -49,6 +49,8 @@ pub struct E6dataConnection {
 pub(super) struct Shared {
     pub(super) client: MultiDbClient<E6data>,
     pub(super) settings: Settings,
+    /// Where the client lives: queries may be dropped on any thread.
+    runtime: OnceLock<Handle>,
     /// Queries that are being cleared in the background.
     clearing: Arc<AtomicUsize>,
 }
@@ -92,6 +94,7 @@ impl E6dataClient {
             shared: Arc::new(Shared {
                 client,
                 settings,
+                runtime: OnceLock::new(),
                 clearing: Arc::default(),
             }),
         }
@@ -302,6 +305,7 @@ impl Shared {
         Q: Message + 'static,
         R: Answer,
     {
+        self.runtime.get_or_init(Handle::current);
         let left = deadline.saturating_duration_since(Instant::now());
         let rpc: Rpc<'_, Q, R> = Rpc {
             method,
@@ -336,8 +340,7 @@ impl Shared {
 
     /// Clears a query that nobody wants any more.
     pub(super) fn clear_later(&self, mut held: Box<Held>) {
-        let Ok(runtime) = Handle::try_current() else {
-            // Outside a runtime the lease is let go of, and the server cleans up by itself.
+        let Some(runtime) = self.runtime.get() else {
             return;
         };
         if self.clearing.fetch_add(1, Ordering::AcqRel) >= CLEARING {

@@ -10,7 +10,8 @@ impl E6dataBuilder {
     ///
     /// `HOST`, `PORT`, `USERNAME`, `PASSWORD`, `CATALOG`, `DATABASE`, `CLUSTER_UUID`, `SECURE`, `AUTO_RESUME`
     /// (true or false); `AUTO_RESUME_TIMEOUT`, `PREPARE_TIMEOUT`, `STRATEGY_DETECTION_TIMEOUT` (10 to 120),
-    /// `RETRY_BACKOFF_FACTOR` (0.1 to 2.0) in seconds; `MAX_RETRY_ATTEMPTS` (1 to 10); `KEEPALIVE_TIME_MS`,
+    /// `STRATEGY_CACHE_TIMEOUT` (60 to 1800: of a file that says which stack served), `RETRY_BACKOFF_FACTOR` (0.1 to
+    /// 2.0) in seconds; `MAX_RETRY_ATTEMPTS` (1 to 10); `KEEPALIVE_TIME_MS`,
     /// `KEEPALIVE_TIMEOUT_MS` in milliseconds; `MAX_RECEIVE_MSG_LENGTH`, `MAX_SEND_MSG_LENGTH` in bytes, -1 for
     /// as much as there may be.
     ///
@@ -76,6 +77,11 @@ impl E6dataBuilder {
                 "STRATEGY_DETECTION_TIMEOUT",
                 &mut self.detection_timeout,
                 10.0..=120.0,
+            ),
+            (
+                "STRATEGY_CACHE_TIMEOUT",
+                &mut self.hint_max_age,
+                60.0..=1800.0,
             ),
             ("RETRY_BACKOFF_FACTOR", &mut self.backoff, 0.1..=2.0),
         ] {
@@ -159,6 +165,7 @@ mod tests {
             ("AUTO_RESUME_TIMEOUT", "60"),
             ("PREPARE_TIMEOUT", "1.5"),
             ("STRATEGY_DETECTION_TIMEOUT", "45"),
+            ("STRATEGY_CACHE_TIMEOUT", "600"),
             ("RETRY_BACKOFF_FACTOR", "0.5"),
             ("MAX_RETRY_ATTEMPTS", "7"),
             ("KEEPALIVE_TIME_MS", "15000"),
@@ -191,6 +198,7 @@ mod tests {
             times.map(|time| time.as_millis()),
             [60_000, 1_500, 45_000, 500]
         );
+        assert_eq!(b.hint_max_age.as_secs(), 600);
         let keepalive = [b.keepalive_interval, b.keepalive_timeout];
         assert_eq!(keepalive.map(|time| time.as_millis()), [15_000, 2_000]);
         assert_eq!((b.max_receive, b.max_send), (MOST, 4096));

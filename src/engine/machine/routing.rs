@@ -333,7 +333,13 @@ impl Machine {
 
     /// The best of the proven, unless a better one may still answer in time.
     fn pick(&mut self, candidates: &[MemberKey], since: Instant) -> Option<MemberKey> {
-        let top = self.choose(candidates)?;
+        let hint = self.hint.as_ref().filter(|_| self.generation == 0);
+        let first = hint.and_then(|id| Some(self.by_id(id)?.key));
+        let first = first.filter(|key| candidates.contains(key));
+        let top = match first {
+            Some(key) => key,
+            None => self.choose(candidates)?,
+        };
         let proven: Vec<_> = candidates
             .iter()
             .copied()

@@ -198,3 +198,42 @@ fn the_same_seed_and_the_same_inputs_give_the_same_effects() {
     };
     assert_eq!(run(), run());
 }
+
+// --- hints ---
+
+fn hinted(hint: &str) -> Story {
+    let mut s = Story::cast(config(), &[("a", 3.0), ("b", 2.0), ("c", 1.0)]);
+    s.machine.hint(Some(id(hint)));
+    s
+}
+
+#[test]
+fn a_hint_is_the_first_choice_where_several_serve() {
+    let mut s = hinted("c");
+    s.start();
+    s.answer("a");
+    assert_eq!(
+        s.active(),
+        None,
+        "it is waited for as the heaviest one would be"
+    );
+    s.answer("c");
+    assert_eq!(s.serving(), Some("c"));
+    s.wait(secs(200));
+    assert_eq!(s.serving(), Some("a"), "from then on the weights decide");
+}
+
+#[test]
+fn a_hint_that_is_wrong_costs_a_moment_and_nothing_else() {
+    for mood in [refuses(), STANDBY, Mood::Hangs] {
+        let mut s = hinted("c");
+        s.is("c", mood);
+        s.start();
+        s.wait(ms(200));
+        assert_eq!(s.serving(), Some("a"));
+    }
+    let mut s = hinted("nobody");
+    s.start();
+    s.quiet();
+    assert_eq!(s.serving(), Some("a"));
+}
