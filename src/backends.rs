@@ -3,6 +3,6 @@
 #[cfg(feature = "e6data")]
 pub mod e6data;
 #[cfg(feature = "grpc")]
-mod grpc;
+pub mod grpc;
 #[cfg(feature = "redis")]
 pub mod redis;

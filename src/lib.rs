@@ -39,6 +39,8 @@
 //! * [`FailoverStrategy`], [`FailureDetector`], [`HealthCheck`]: policies of your own;
 //! * [`engine`]: what is needed to write another backend;
 //! * `blocking` (feature): the same for synchronous code;
+//! * `grpc` (feature): a drop-in for tonic's channel under a generated client;
+//! * `e6data` (feature): queries to a cluster of two stacks that its server may switch;
 //! * `telemetry` (features `metrics`, `tracing`): what operators look at;
 //! * `testing` (feature): servers and networks that break on command.
 //!
@@ -61,6 +63,8 @@ pub mod testing;
 
 #[cfg(feature = "e6data")]
 pub use backends::e6data;
+#[cfg(feature = "grpc")]
+pub use backends::grpc;
 #[cfg(feature = "redis")]
 pub use backends::redis;
 #[cfg(all(feature = "redis", feature = "testing"))]
@@ -117,6 +121,9 @@ mod book {
     mod cluster {}
     #[doc = include_str!("../docs/src/pubsub.md")]
     mod pubsub {}
+    #[cfg(feature = "e6data")]
+    #[doc = include_str!("../docs/src/e6data.md")]
+    mod e6data {}
     #[doc = include_str!("../docs/src/migration.md")]
     mod migration {}
     #[doc = include_str!("../docs/src/testing.md")]

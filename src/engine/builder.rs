@@ -83,7 +83,7 @@ impl<B: Backend> Builder<B> {
         self
     }
 
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "grpc", feature = "redis"))]
     /// Adds a database that may have turned out invalid; the error is told when the client is built.
     pub(crate) fn try_database(
         mut self,
@@ -99,7 +99,7 @@ impl<B: Backend> Builder<B> {
         self
     }
 
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "grpc", feature = "redis"))]
     pub(crate) fn with_backend(mut self, change: impl FnOnce(&mut B)) -> Self {
         change(&mut self.backend);
         self

@@ -430,6 +430,12 @@ impl<B: Backend> Lease<B> {
         &self.live.conn.handle
     }
 
+    /// Something that began well on it has ended in a way that counts as a failure of the database.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn blame(&self) {
+        self.live.tally.book_failure(self.live.episode);
+    }
+
     /// Whether the connection has ended.
     #[must_use]
     pub fn is_lost(&self) -> bool {

@@ -54,17 +54,10 @@ fn synchronous_code_has_it_all() {
     );
     assert_eq!(connection.schemas().unwrap(), ["cat_a", "cat_b"]);
     drop(cursor);
-    for _ in 0..500 {
-        if server.account().open == 0 {
-            break;
-        }
-        std::thread::sleep(ms(10));
-    }
-    assert_eq!(
-        server.account().open,
-        0,
-        "what is dropped on any thread is cleared"
-    );
+    let cleared = eventually("what is dropped on any thread is cleared", || {
+        server.account().open == 0
+    });
+    runtime.block_on(cleared);
 }
 
 #[tokio::test]

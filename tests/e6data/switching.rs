@@ -23,7 +23,7 @@ async fn the_stack_that_serves_is_found_by_whoever_connects() {
 
 /// New queries move as soon as the other stack is ready; one that runs ends where it began.
 #[tokio::test]
-async fn an_announcement_moves_new_queries_at_once_and_lets_old_ones_end() {
+async fn s30_an_announcement_moves_new_queries_at_once_and_lets_old_ones_end() {
     let (server, client) = pair().await;
     let mut events = client.engine().events();
     let mut old = client.connection().query("SELECT old").await.unwrap();

@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::backends::grpc::{is_loss, never_ran};
+use crate::backends::grpc::{is_loss, is_timeout, never_ran};
 use crate::engine::backend::{
     Class, Doubt, Fault, FaultKind, NotSent, NotServing, Phase, Refusal, ServerState, Verdict,
 };
@@ -74,6 +74,7 @@ fn says(text: &str, needle: &str) -> bool {
 pub(super) fn class(phase: Phase, status: Option<&Status>, kind: Kind, lenient: bool) -> Class {
     let status = match (phase, status) {
         (Phase::TimedOut, _) => return Class::Unknown(Doubt::TimedOut),
+        (_, Some(status)) if is_timeout(status) => return Class::Unknown(Doubt::TimedOut),
         (_, Some(status)) if never_ran(status) => return Class::NotExecuted(Refusal::State(BUSY)),
         (Phase::Lost { sent: false }, _) => return Class::NotSent(NotSent::Lost),
         (Phase::Lost { sent: true }, _) => return Class::Unknown(Doubt::Lost),
@@ -112,6 +113,9 @@ pub(super) fn verdict(status: &Status, lenient: bool) -> Verdict {
         return Verdict::Unhealthy(Fault::new(FaultKind::Lost, "connection lost"));
     }
     let fault = |kind, what: &str| Verdict::Unhealthy(Fault::new(kind, what));
+    if is_timeout(status) {
+        return fault(FaultKind::Silent, "no answer in time");
+    }
     match said(status, lenient) {
         Said::Standby => Verdict::Standby,
         Said::Suspended => Verdict::Suspended,

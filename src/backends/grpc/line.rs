@@ -5,7 +5,7 @@
 //! where they began and new ones begin on the next connection. Once the last transport has ended the line
 //! is lost for good, and the engine makes another one.
 
-use std::error::Error as _;
+use std::error::Error as StdError;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::Status;
+use tonic::TimeoutExpired;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
@@ -98,6 +98,15 @@ impl Site {
         })
     }
 
+    /// The same, trusting whom `config` says.
+    pub(crate) fn secured(mut self, config: TlsConfig) -> Result<Self, ConfigError> {
+        if self.tls.is_none() {
+            return Err(ConfigError::new("tls", "is not spoken with this URI"));
+        }
+        self.tls = Some(Tls::new(&self.host, config)?.speaking(b"h2"));
+        Ok(self)
+    }
+
     /// Host and port, for people and for names.
     pub(crate) fn name(&self) -> &str {
         self.uri
@@ -149,6 +158,7 @@ impl Line {
     }
 
     /// Whether it has ended.
+    #[cfg(feature = "e6data")]
     pub(crate) fn is_over(&self) -> bool {
         self.ties.ended.is_cancelled()
     }
@@ -257,21 +267,27 @@ impl AsyncWrite for Tied {
     }
 }
 
-// === what a status says of the connection ===
+// === what an error says of the connection ===
 
-/// Whether it was not a server that said so, but the end of the connection.
-pub(crate) fn is_loss(status: &Status) -> bool {
-    match h2_error(status) {
+/// Whether it was not a server that said so, but the end of the connection. An error without a cause is a
+/// status that came over it.
+pub(crate) fn is_loss(error: &(dyn StdError + 'static)) -> bool {
+    match find::<h2::Error>(error) {
         // One stream was reset; the connection stands.
         Some(error) if error.is_reset() => false,
         Some(_) => true,
-        None => status.source().is_some(),
+        None => error.source().is_some() && !is_timeout(error),
     }
 }
 
+/// Whether the time was up that the request itself had named.
+pub(crate) fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
+    find::<TimeoutExpired>(error).is_some()
+}
+
 /// Whether the server proved that it never looked at the request (RFC 9113, 8.7).
-pub(crate) fn never_ran(status: &Status) -> bool {
-    h2_error(status).is_some_and(|error| {
+pub(crate) fn never_ran(error: &(dyn StdError + 'static)) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| {
         error.reason() == Some(h2::Reason::REFUSED_STREAM)
             || error.is_remote()
                 && error.is_go_away()
@@ -279,13 +295,13 @@ pub(crate) fn never_ran(status: &Status) -> bool {
     })
 }
 
-fn h2_error(status: &Status) -> Option<&h2::Error> {
-    let mut source = status.source();
-    while let Some(error) = source {
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut at = Some(error);
+    while let Some(error) = at {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        source = error.source();
+        at = error.source();
     }
     None
 }
