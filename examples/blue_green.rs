@@ -107,8 +107,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!();
     }
     client.close().await;
-    report(&seen, server.account().executed_twice(), json);
-    Ok(())
+    let twice = server.account().executed_twice();
+    report(&seen, twice, json);
+    match seen.failed.load(Ordering::Relaxed) == 0 && twice == 0 {
+        true => Ok(()),
+        false => Err("a query failed, or ran twice".into()),
+    }
 }
 
 /// One statement to its end.

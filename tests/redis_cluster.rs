@@ -358,6 +358,13 @@ async fn a_replica_that_takes_over_in_order_is_followed_and_the_database_not_lef
         let key = cluster.key_of(1, "counter").await;
         let counting = Counting::start(&client, key.clone());
         counting.goes_on().await;
+        let script = redis::Script::new("return ARGV[1]");
+        let mut con = client.connection();
+        let sha: String = script.prepare_invoke().load_async(&mut con).await.unwrap();
+        let mut scripted = redis::pipe();
+        scripted.cmd("EVALSHA").arg(&sha).arg(1).arg(&key).arg("a");
+        let ran = scripted.query_async::<(String,)>(&mut con).await;
+        assert_eq!(ran.unwrap().0, "a");
         let replica = &cluster.nodes[4];
         let () = replica.cmd(&["CLUSTER", "FAILOVER"]).await;
         eventually(SOON, "the replica has taken over", async || {
@@ -366,6 +373,9 @@ async fn a_replica_that_takes_over_in_order_is_followed_and_the_database_not_lef
         })
         .await;
         counting.goes_on().await;
+        // Scripts are not replicated: who takes over has none of them.
+        let ran = scripted.query_async::<(String,)>(&mut con).await;
+        assert_eq!(ran.unwrap().0, "a");
         let (acknowledged, errors) = counting.stop().await;
         assert_eq!(errors, [""; 0]);
         let counted: u64 = replica.cmd(&["GET", &key]).await;

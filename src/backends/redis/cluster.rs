@@ -16,6 +16,7 @@ mod slots;
 
 // Held for a few instructions.
 #[allow(clippy::disallowed_types)]
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -160,6 +161,18 @@ impl Cluster {
 
     pub(super) fn marks(&self) -> &Arc<Marks> {
         &self.marks
+    }
+
+    /// Another one whenever another node serves slots, or one is connected to anew.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let map = self.map.get();
+        for address in map.primaries() {
+            let node = map.node(&address);
+            let connected = node.and_then(|node| node.connected.as_ref());
+            (&address, connected.map(|known| known.serial)).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// Ends all connections. Idempotent.

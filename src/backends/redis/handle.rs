@@ -54,9 +54,9 @@ pub(super) enum Con {
 
 struct Shared {
     meter: Arc<Meter>,
-    /// Scripts that this connection has loaded.
+    /// Scripts that this connection has loaded, and what it was then: see [`RedisHandle::nodes`].
     #[allow(clippy::disallowed_types)]
-    loaded: Mutex<Vec<Sha>>,
+    loaded: Mutex<(u64, Vec<Sha>)>,
 }
 
 /// What names a connection where it leads to.
@@ -265,20 +265,32 @@ impl RedisHandle {
 
     /// Those of the scripts that this connection has not loaded yet.
     pub(super) fn not_loaded<'a>(&self, scripts: &'a [Script]) -> Vec<&'a Script> {
-        let loaded = self.loaded();
+        let (nodes, mut loaded) = (self.nodes(), self.loaded());
+        if loaded.0 != nodes {
+            *loaded = (nodes, Vec::new());
+        }
         let missing = scripts.iter();
         missing
-            .filter(|script| !loaded.contains(&script.sha))
+            .filter(|script| !loaded.1.contains(&script.sha))
             .collect()
     }
 
+    /// On the nodes that there were when it was asked what they had not.
     pub(super) fn has_loaded(&self, scripts: &[&Script]) {
-        self.loaded()
-            .extend(scripts.iter().map(|script| script.sha));
+        let scripts = scripts.iter().map(|script| script.sha);
+        self.loaded().1.extend(scripts);
+    }
+
+    /// Changes with the nodes of a cluster: who joins or takes over has loaded nothing.
+    fn nodes(&self) -> u64 {
+        match &self.con {
+            Con::Server(_) => 0,
+            Con::Cluster(cluster) => cluster.fingerprint(),
+        }
     }
 
     #[allow(clippy::disallowed_types)]
-    fn loaded(&self) -> std::sync::MutexGuard<'_, Vec<Sha>> {
+    fn loaded(&self) -> std::sync::MutexGuard<'_, (u64, Vec<Sha>)> {
         (self.shared.loaded.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
