@@ -52,6 +52,24 @@ impl Drop for Hogs {
     }
 }
 
+/// Where work goes that is pinned: for e6data, every query.
+#[tokio::test]
+async fn a_routing_decision_takes_less_than_a_microsecond() {
+    let (_a, _b, client) = pair(Sensitivity::Balanced).await;
+    const LEASES: u32 = 100_000;
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let began = Instant::now();
+        for _ in 0..LEASES {
+            drop(client.lease().await.unwrap());
+        }
+        best = best.min(began.elapsed() / LEASES);
+    }
+    println!("a lease: {best:?}");
+    assert!(best < Duration::from_micros(1), "{best:?}");
+    assert!(size_of::<multidb::Lease<Redis>>() <= 100);
+}
+
 /// Full load without any fault: whatever the client says of its databases is a false alarm.
 async fn alarms(sensitivity: Sensitivity, time: Duration) -> Vec<String> {
     let (_a, _b, client) = pair(sensitivity).await;

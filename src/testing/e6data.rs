@@ -20,6 +20,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 
 use crate::backends::e6data::{Colour, Column, ColumnType, Value};
@@ -150,6 +155,30 @@ impl E6dataServer {
     /// # Errors
     /// That of the socket.
     pub async fn start() -> io::Result<Self> {
+        Self::listen(None).await
+    }
+
+    /// As [`E6dataServer::start`], by TLS, with this certificate and its key as PEM.
+    ///
+    /// # Errors
+    /// That of the socket; `InvalidInput` for a certificate or a key that is none.
+    pub async fn start_with_tls(cert: &str, key: &str) -> io::Result<Self> {
+        let wrong = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(wrong)?;
+        let provider = Arc::new(ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| {
+                let chain = chain.unwrap_or_default();
+                builder.with_no_client_auth().with_single_cert(chain, key)
+            });
+        let mut config = config.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self::listen(Some(Arc::new(config).into())).await
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -169,7 +198,8 @@ impl E6dataServer {
                         accepted = listener.accept() => {
                             if let Ok((stream, _)) = accepted {
                                 serving.stage().account.connections += 1;
-                                connections.spawn(http::serve(serving.clone(), stream));
+                                let (shared, tls) = (serving.clone(), tls.clone());
+                                connections.spawn(http::serve(shared, stream, tls));
                             }
                         }
                         Some(_) = connections.join_next() => {}

@@ -61,6 +61,28 @@ fn synchronous_code_has_it_all() {
 }
 
 #[tokio::test]
+async fn tls_is_spoken_with_whom_it_may_be_and_with_nobody_else() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let server = E6dataServer::start_with_tls(&cert, &key).await.unwrap();
+    let tls = TlsConfig::new().ca_pem(&cert).unwrap();
+    let client = builder(&server).tls(tls).connect().await.unwrap();
+    assert_eq!(run(&client, "SELECT 1").await.unwrap(), "blue");
+    server.serves([Colour::Green]);
+    assert_eq!(run(&client, "SELECT 2").await.unwrap(), "green");
+
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let began = tokio::time::Instant::now();
+    let tls = TlsConfig::new().ca_pem(other.cert.pem()).unwrap();
+    let error = builder(&server).tls(tls).connect().await.unwrap_err();
+    assert_eq!(*error.kind(), E6dataErrorKind::Denied, "{error}");
+    assert!(error.to_string().contains("certificate refused"), "{error}");
+    let plain = builder(&server).connect().await;
+    plain.unwrap_err();
+    assert!(began.elapsed() < secs(9), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_speak_tls_is_said_not_to() {
     let server = E6dataServer::start().await.unwrap();
     let began = tokio::time::Instant::now();

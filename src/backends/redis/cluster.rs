@@ -14,9 +14,9 @@ mod replies;
 mod seeds;
 mod slots;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 // Held for a few instructions.
 #[allow(clippy::disallowed_types)]
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};

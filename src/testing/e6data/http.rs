@@ -14,8 +14,10 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
 
 use super::{Mishap, Shared};
 use crate::backends::e6data::Colour;
@@ -35,10 +37,21 @@ pub(super) type Reply = Result<Vec<u8>, (u8, String)>;
 type Body = BoxBody<Bytes, Infallible>;
 
 /// Serves one connection until it ends or is ended.
-pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
+pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, tls: Option<TlsAcceptor>) {
     let _ = stream.set_nodelay(true);
     // Dropped, it is reset.
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    match tls {
+        None => speak(shared, stream).await,
+        Some(tls) => {
+            if let Ok(stream) = tls.accept(stream).await {
+                speak(shared, stream).await;
+            }
+        }
+    }
+}
+
+async fn speak(shared: Arc<Shared>, stream: impl AsyncRead + AsyncWrite + Unpin) {
     let (mut leave, mut reset) = (shared.leave.subscribe(), shared.reset.subscribe());
     let service = service_fn(|request| answer(shared.clone(), request));
     let connection = http2::Builder::new(TokioExecutor::new())
