@@ -103,6 +103,8 @@ mod book {
     mod guarantees {}
     #[doc = include_str!("../docs/src/detection.md")]
     mod detection {}
+    #[doc = include_str!("../docs/src/faults.md")]
+    mod faults {}
     #[doc = include_str!("../docs/src/health.md")]
     mod health {}
     #[doc = include_str!("../docs/src/configuration.md")]

@@ -55,11 +55,28 @@ pub(crate) fn guard(socket: &SockRef<'_>, unacknowledged: Duration) -> io::Resul
 /// The kernel counts milliseconds in 32 bits, and takes what overflows them for less.
 const LONGEST_USER_TIMEOUT: Duration = Duration::from_secs(86_400);
 
+/// Whether it is this process or this machine that is at its limit.
+#[cfg(unix)]
+fn is_ours(io: &io::Error) -> bool {
+    // EMFILE, ENFILE, ENOBUFS, ENOMEM; ports run out as "address not available".
+    const LIMITS: [i32; 4] = [24, 23, if cfg!(target_os = "linux") { 105 } else { 55 }, 12];
+    let limit = io.raw_os_error().is_some_and(|code| LIMITS.contains(&code));
+    limit || io.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+#[cfg(not(unix))]
+fn is_ours(io: &io::Error) -> bool {
+    io.kind() == io::ErrorKind::AddrNotAvailable
+}
+
 /// Why a transport could not be opened or used.
 pub(crate) fn io_fault(io: &io::Error) -> Fault {
     #[cfg(any(feature = "grpc", feature = "redis-rustls"))]
     if let Some(fault) = secured::fault(io) {
         return fault;
+    }
+    if is_ours(io) {
+        return Fault::new(FaultKind::Local, "this process has no socket left");
     }
     let (kind, what) = match io.kind() {
         io::ErrorKind::ConnectionRefused => (FaultKind::Unreachable, "connection refused"),

@@ -84,7 +84,7 @@ async fn bounded(test: impl Future<Output = ()>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_promotion_is_followed_at_once_and_the_database_not_left_for_it() {
+async fn f15_a_promotion_is_followed_at_once_and_the_database_not_left_for_it() {
     bounded(async {
         let watched = Watched::start().await;
         let other = RedisServer::start().await;

@@ -459,7 +459,7 @@ async fn a_server_of_an_unknown_ca_is_refused() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_host_is_refused() {
+async fn f14_a_certificate_for_another_host_is_refused() {
     let ca = Ca::new("ca");
     let server = ca.server(ca.identity(&["127.0.0.1"]), false).await;
     let elsewhere = ca.trusted().server_name("db.example").unwrap();

@@ -164,6 +164,8 @@ pub enum FaultKind {
     Denied,
     /// It answers, but says that it does not serve (loading, read-only, full).
     State,
+    /// Our own: this process or machine has no more sockets, ports or memory. Says nothing of the database.
+    Local,
     /// Anything else: a protocol error, a check of the user's that failed or panicked.
     Other,
 }

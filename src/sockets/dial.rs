@@ -29,7 +29,10 @@ async fn dial_by(
     lookup: impl Future<Output = io::Result<Vec<SocketAddr>>>,
 ) -> io::Result<TcpStream> {
     // A resolver's own errors have no kind, and a text that is not ours to pass on.
-    let addresses = lookup.await.map_err(|_| io::ErrorKind::NotFound)?;
+    let addresses = lookup.await.map_err(|error| match error.raw_os_error() {
+        Some(_) => error,
+        None => io::ErrorKind::NotFound.into(),
+    })?;
     let mut addresses = alternating(&addresses).into_iter().peekable();
     let mut attempts = FuturesUnordered::new();
     let mut last = io::Error::from(io::ErrorKind::NotFound);

@@ -349,7 +349,7 @@ async fn an_end_of_file_at_every_byte_of_a_reply_is_unknown_and_leads_to_a_new_c
 }
 
 #[tokio::test(start_paused = true)]
-async fn garbage_is_unknown_and_its_connection_is_not_used_again() {
+async fn f22_garbage_is_unknown_and_its_connection_is_not_used_again() {
     for garbage in [
         "hello\r\n",
         "$x\r\n",

@@ -113,7 +113,7 @@ async fn a_hung_server_is_left_after_the_tolerance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_answers_slowly_and_steadily_is_not_taken_for_hung() {
+async fn f08_a_server_that_answers_slowly_and_steadily_is_not_taken_for_hung() {
     let rig = rig().await;
     let mut events = rig.client.events();
     rig.east.latency(ms(250));

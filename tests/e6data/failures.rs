@@ -106,7 +106,7 @@ async fn a_connection_that_is_reset_costs_what_was_on_it_and_nothing_more() {
 
 /// A server that is about to leave says so: streams end, new ones go over the next connection.
 #[tokio::test]
-async fn goaway_costs_nobody_anything() {
+async fn f24_goaway_costs_nobody_anything() {
     let (server, client) = pair().await;
     let mut query = client.connection().query("SELECT old").await.unwrap();
     query.fetch_one().await.unwrap();

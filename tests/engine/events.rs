@@ -234,7 +234,7 @@ fn wait<T>(receiver: &mpsc::Receiver<T>) -> T {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_listener_that_panics_or_blocks_delays_nobody() {
+async fn f20_a_listener_that_panics_or_blocks_delays_nobody() {
     let (east, west) = (Script::new(), Script::new());
     let (tell, told) = mpsc::channel();
     let (_never, blocked) = mpsc::channel::<()>();

@@ -49,7 +49,7 @@ impl HealthCheck<Scripted> for Moody {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_check_that_hangs_or_panics_is_an_unhealthy_database_and_is_asked_again() {
+async fn f21_a_check_that_hangs_or_panics_is_an_unhealthy_database_and_is_asked_again() {
     for mood in [Mood::Sick, Mood::Hangs, Mood::Panics] {
         let (set, moods) = watch::channel(Mood::Well);
         let asked = Arc::new(AtomicUsize::new(0));

@@ -372,6 +372,7 @@ impl Model {
                     .is_some_and(|c| c.0 == CircuitState::Closed);
                 let bad = match &a.verdict {
                     // The active one is left for its state only when another one is proven.
+                    Verdict::Unhealthy(f) if f.kind == FaultKind::Local => !closed,
                     Verdict::Unhealthy(f) => f.kind != FaultKind::State || !(is_active && closed),
                     _ => false,
                 };
@@ -423,7 +424,13 @@ impl Model {
             return;
         };
         // What has just ended its dwell was told so before the verdict came.
-        if fault.kind != FaultKind::State && known.joining.is_none() {
+        let closed = |domain: &str| {
+            self.last
+                .circuit(domain)
+                .is_none_or(|c| c.0 == CircuitState::Closed)
+        };
+        let ours = fault.kind == FaultKind::Local && closed(&known.member.domain);
+        if fault.kind != FaultKind::State && !ours && known.joining.is_none() {
             let (state, _) = next.circuit(&known.member.domain).expect("a member");
             let over = self.last.circuit(&known.member.domain);
             let over = over

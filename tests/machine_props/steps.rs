@@ -237,6 +237,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         1 => Just(fault(FaultKind::Lost)),
         2 => Just(fault(FaultKind::Silent)),
         1 => Just(fault(FaultKind::Denied)),
+        1 => Just(fault(FaultKind::Local)),
         3 => Just(fault(FaultKind::State)),
         1 => Just(fault(FaultKind::Other)),
     ]

@@ -86,7 +86,7 @@ async fn s28_a_wrong_password_for_one_of_two_leaves_the_other_and_is_not_tried_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_set_at_run_time_hurts_with_the_next_connection_and_starts_no_storm() {
+async fn f12_a_password_set_at_run_time_hurts_with_the_next_connection_and_starts_no_storm() {
     bounded(async {
         let (a, b) = two().await;
         let proxy = FaultProxy::start(a.addr()).await.expect("a proxy");
@@ -156,7 +156,7 @@ async fn a_database_with_no_room_for_another_client_keeps_those_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_lost_its_place_in_a_full_database_moves() {
+async fn f13_a_client_that_lost_its_place_in_a_full_database_moves() {
     bounded(async {
         let (a, b) = two().await;
         let urls = [("a", a.url()), ("b", b.url())];

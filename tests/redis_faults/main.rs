@@ -2,6 +2,7 @@
 //! takes, where the traffic goes, and that nothing is lost or done twice.
 
 mod access;
+mod limits;
 mod namespace;
 mod network;
 mod planned;

@@ -6,23 +6,23 @@ use std::io;
 use std::process::Command;
 
 use futures_util::future::BoxFuture;
-use multidb::Reason;
 use multidb::engine::backend::Wiring;
 use multidb::redis::{Connector, RedisEndpoint, Transport};
+use multidb::{Config, Reason, Snapshot, Verdict};
 use redis::AsyncCommands;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::rig::{SOON, Scene, bounded, connect, databases, ms, two};
 use crate::support::eventually;
-use crate::support::load::{Op, Said, TOKENS};
+use crate::support::load::{Load, Op, Said, TOKENS};
 
 /// Set for the process inside.
 const INSIDE: &str = "MULTIDB_TEST_NAMESPACE";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_comes_out_of_a_black_hole_of_the_kernels_after_it_has_closed() {
-    let name = "nothing_comes_out_of_a_black_hole_of_the_kernels_after_it_has_closed";
+async fn f03_nothing_comes_out_of_a_black_hole_of_the_kernels_after_it_has_closed() {
+    let name = "f03_nothing_comes_out_of_a_black_hole_of_the_kernels_after_it_has_closed";
     in_a_namespace(
         name,
         silence(&["dport", "sport"], |doubtful, there| {
@@ -33,8 +33,8 @@ async fn nothing_comes_out_of_a_black_hole_of_the_kernels_after_it_has_closed() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replies_that_the_kernel_drops_leave_every_write_in_doubt_done_exactly_once() {
-    let name = "replies_that_the_kernel_drops_leave_every_write_in_doubt_done_exactly_once";
+async fn f04_replies_that_the_kernel_drops_leave_every_write_in_doubt_done_exactly_once() {
+    let name = "f04_replies_that_the_kernel_drops_leave_every_write_in_doubt_done_exactly_once";
     in_a_namespace(
         name,
         silence(&["sport"], |doubtful, there| assert_eq!(there, doubtful)),
@@ -48,6 +48,117 @@ async fn replies_that_the_kernel_drops_leave_every_write_in_doubt_done_exactly_o
 async fn without_reset_and_fence_an_abandoned_write_comes_out_of_the_black_hole() {
     let name = "without_reset_and_fence_an_abandoned_write_comes_out_of_the_black_hole";
     in_a_namespace(name, zombie()).await;
+}
+
+/// What stands is well, and no other could be made: that is a reservation, and moves nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f05_a_server_that_new_connections_do_not_reach_goes_on_serving_over_the_old_one() {
+    let name = "f05_a_server_that_new_connections_do_not_reach_goes_on_serving_over_the_old_one";
+    in_a_namespace(name, async {
+        let (a, b) = two().await;
+        let mut config = Config::default();
+        config.health.interval = ms(200);
+        config.health.fresh_every = 1;
+        config.calls.connect_timeout = ms(300);
+        let builder = databases(&[("a", a.url()), ("b", b.url())]);
+        let client = connect(builder.config(config)).await;
+        let load = Load::start(&client, 4);
+        load.flows(SOON).await;
+        let port = a.addr().port();
+        nft(&format!(
+            "add table inet faults\n\
+             add chain inet faults input {{ type filter hook input priority 0; }}\n\
+             add rule inet faults input tcp dport {port} tcp flags & (syn | ack) == syn drop"
+        ));
+        let reserved =
+            |s: &Snapshot| matches!(s.member("a").unwrap().verdict, Some(Verdict::Degraded(_)));
+        let told = timeout(SOON, client.wait_for(reserved)).await;
+        told.expect("it is told").expect("an open client");
+        load.flows(SOON).await;
+        assert_eq!(client.active().expect("a"), *"a");
+        nft("delete table inet faults");
+        let well = |s: &Snapshot| s.member("a").unwrap().verdict == Some(Verdict::Healthy);
+        let told = timeout(SOON, client.wait_for(well)).await;
+        told.expect("it is over").expect("an open client");
+        let history = load.stop().await;
+        history.assert_only(|_| false);
+        assert_eq!(client.snapshot().generation, 1);
+    })
+    .await;
+}
+
+/// Every packet is answered by the network: nobody is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f07_a_server_that_the_network_says_is_not_there_is_left() {
+    let name = "f07_a_server_that_the_network_says_is_not_there_is_left";
+    in_a_namespace(name, async {
+        let (a, b) = two().await;
+        let scene = Scene::start(&[("a", a.url()), ("b", b.url())], |builder| builder).await;
+        let fault = Instant::now();
+        let port = a.addr().port();
+        nft(&format!(
+            "add table inet faults\n\
+             add chain inet faults output {{ type filter hook output priority 0; }}\n\
+             add rule inet faults output tcp dport {port} reject with icmp host-unreachable"
+        ));
+        scene.moves_to("b", fault, ms(8000)).await;
+        nft("delete table inet faults");
+        let end = scene.end("unreachable, says the network", fault).await;
+        end.assert_route(&["b"]);
+        end.history
+            .assert_nothing_lost(&[("a", &a), ("b", &b)])
+            .await;
+    })
+    .await;
+}
+
+/// A name that leads elsewhere is followed by the next connection: nothing resolved is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f16_a_name_that_moves_to_another_host_is_followed() {
+    let name = "f16_a_name_that_moves_to_another_host_is_followed";
+    in_namespaces(&["--mount"], name, async {
+        let (mut a, b) = two().await;
+        let port = a.addr().port();
+        let folder = tempfile::tempdir().expect("a folder");
+        let hosts = folder.path().join("hosts");
+        let leads_to = |address: &str| {
+            fs::write(&hosts, format!("{address} moving.test\n")).expect("a file of our own");
+        };
+        leads_to("127.0.0.1");
+        let mounted = Command::new("mount")
+            .arg("--bind")
+            .arg(&hosts)
+            .arg("/etc/hosts")
+            .status();
+        assert!(mounted.expect("mount (Debian package mount)").success());
+        // The other host: what arrives at its address goes to b.
+        let listener = TcpListener::bind(("127.0.0.2", port))
+            .await
+            .expect("another address");
+        let to = b.addr();
+        let forwarding = tokio::spawn(async move {
+            while let Ok((mut from, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut to = TcpStream::connect(to).await?;
+                    tokio::io::copy_bidirectional(&mut from, &mut to).await
+                });
+            }
+        });
+        let url = format!("redis://moving.test:{port}");
+        let client = connect(databases(&[("name", url)]).grace_period(ms(500))).await;
+        let mut con = client.connection();
+        let () = con.set("here", "a").await.expect("a is well");
+        leads_to("127.0.0.2");
+        a.kill();
+        eventually(SOON, "the name is resolved anew", async || {
+            con.set::<_, _, ()>("here", "b").await.is_ok()
+        })
+        .await;
+        assert_eq!(b.cmd::<String>(&["GET", "here"]).await, "b");
+        client.close().await;
+        forwarding.abort();
+    })
+    .await;
 }
 
 /// Neither linger nor a user timeout, as a connection is by default.
@@ -90,6 +201,11 @@ async fn zombie() {
 
 /// Runs the test of this name once more, in a process of its own in a namespace of its own.
 async fn in_a_namespace(name: &str, test: impl Future<Output = ()>) {
+    in_namespaces(&[], name, test).await;
+}
+
+/// As [`in_a_namespace`], and in further ones.
+async fn in_namespaces(further: &[&str], name: &str, test: impl Future<Output = ()>) {
     if std::env::var_os(INSIDE).is_some() {
         return bounded(test).await;
     }
@@ -101,6 +217,7 @@ async fn in_a_namespace(name: &str, test: impl Future<Output = ()>) {
     };
     let inner = tokio::process::Command::new("unshare")
         .args(namespaces)
+        .args(further)
         .args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
         .arg(this)
         .args(["--exact", "--nocapture", &format!("namespace::{name}")])

@@ -331,7 +331,7 @@ impl Connector for Detour {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_killed_connection_is_replaced_once_and_nobody_moves() {
+async fn f06_one_killed_connection_is_replaced_once_and_nobody_moves() {
     bounded(async {
         let (a, b) = two().await;
         let urls = [("a", a.url()), ("b", b.url())];

@@ -8,7 +8,7 @@ use crate::rig::{SOON, bounded, connect, databases, ms, two};
 
 /// redis-py: 208 to 265 commands doubled, or 77 to 148 raw errors.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_planned_switches_under_load_cost_nobody_an_error_and_double_nothing() {
+async fn f19_twenty_planned_switches_under_load_cost_nobody_an_error_and_double_nothing() {
     bounded(async {
         let (a, b) = two().await;
         let client = connect(databases(&[("a", a.url()), ("b", b.url())])).await;

@@ -12,7 +12,7 @@ use crate::support::witness::Witness;
 const LOST: Said = Said::Unknown("lost");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_server_is_left_at_once_and_loses_nothing_it_acknowledged() {
+async fn f01_a_killed_server_is_left_at_once_and_loses_nothing_it_acknowledged() {
     bounded(async {
         let (mut a, b) = tokio::join!(durable(), RedisServer::start());
         let urls = [("a", a.url()), ("b", b.url())];
@@ -80,7 +80,7 @@ async fn a_server_that_is_back_at_once_is_served_from_again_after_its_grace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_server_is_left_and_what_it_runs_later_runs_once() {
+async fn f02_a_stopped_server_is_left_and_what_it_runs_later_runs_once() {
     bounded(async {
         let (a, b) = two().await;
         let urls = [("a", a.url()), ("b", b.url())];
@@ -216,7 +216,7 @@ async fn outage_of_all(first_back: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_beyond_the_failover_budget_fails_calls_at_once_until_one_is_back() {
+async fn f17_an_outage_beyond_the_failover_budget_fails_calls_at_once_until_one_is_back() {
     bounded(async {
         let (mut a, mut b) = tokio::join!(durable(), durable());
         let urls = [("a", a.url()), ("b", b.url())];
@@ -260,7 +260,7 @@ async fn an_outage_beyond_the_failover_budget_fails_calls_at_once_until_one_is_b
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flapping_server_is_given_longer_and_longer_rests() {
+async fn f18_a_flapping_server_is_given_longer_and_longer_rests() {
     bounded(async {
         let (mut a, b) = tokio::join!(durable(), RedisServer::start());
         let urls = [("a", a.url()), ("b", b.url())];

@@ -86,7 +86,7 @@ async fn a_pause_of_1500_ms_is_not_sat_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_answers_pings_and_fails_calls_is_left_and_stays_left() {
+async fn f09_a_database_that_answers_pings_and_fails_calls_is_left_and_stays_left() {
     bounded(async {
         let (a, b) = two().await;
         let urls = [("a", a.url()), ("b", b.url())];

@@ -24,7 +24,7 @@ async fn a_database_that_became_a_replica_is_left_without_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_database_is_left_without_an_error() {
+async fn f11_a_full_database_is_left_without_an_error() {
     let set = ["CONFIG", "SET", "maxmemory", "1"];
     bounded(refusing("OOM", &set, &["CONFIG", "SET", "maxmemory", "0"])).await;
 }
@@ -167,7 +167,7 @@ async fn refused_and_healed(
 // === loading ===
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_loads_is_left_without_an_error() {
+async fn f10_a_database_that_loads_is_left_without_an_error() {
     bounded(async {
         let (a, b) = tokio::join!(slow_to_load(), RedisServer::start());
         let reloading = a.admin().await.expect("a connection");

@@ -24,7 +24,7 @@ use super::wire::{
     Answer, DryRunRequest, DryRunResponse, GetColumnsResponse, GetColumnsV2Request,
     GetSchemaNamesResponse, GetSchemaNamesV2Request, GetTablesResponse, GetTablesV2Request, Method,
 };
-use crate::engine::backend::Verdict;
+use crate::engine::backend::{FaultKind, Verdict};
 use crate::engine::client::{Lease, MultiDbClient};
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::run::{Limits, RunError};
@@ -396,7 +396,7 @@ pub(super) fn not_started(client: &MultiDbClient<E6data>, error: Error) -> E6dat
     match faults {
         Some((id, fault)) => {
             let kind = match fault.kind {
-                crate::engine::backend::FaultKind::Denied => E6dataErrorKind::Denied,
+                FaultKind::Denied => E6dataErrorKind::Denied,
                 _ => E6dataErrorKind::Engine(error.kind().clone()),
             };
             E6dataError::new(kind).on(&id).caused_by(fault)

@@ -121,8 +121,11 @@ impl Query {
             if tries > 2 {
                 sleep(shared.settings.backoff * (tries - 2)).await;
             }
-            // It was never accepted: there is nothing there to be cleared.
-            open.pinned = None;
+            match ended.class {
+                // Asked to clear it, that stack would refuse that, too.
+                Class::NotServing(_) => open.pinned = None,
+                _ => open.discard(),
+            }
         };
         let metadata = open.metadata().await?;
         open.until = None;

@@ -259,7 +259,11 @@ impl Machine {
             self.note_connection(key, connected);
         }
         if flight.kind == Kind::Idle {
-            if let Verdict::Unhealthy(fault) = verdict {
+            let current = self.domains[&domain].circuit.episode() == flight.episode;
+            if let Verdict::Unhealthy(fault) = verdict
+                && fault.kind != FaultKind::Local
+                && current
+            {
                 self.idle_failed(key, flight.started, &fault);
             }
             return;
@@ -275,17 +279,21 @@ impl Machine {
             return;
         }
         let verdict = self.with_reservation(key, &flight, verdict);
-        self.note_health(key, &verdict);
-        let answered = !matches!(verdict, Verdict::Unhealthy(_));
+        let local = matches!(&verdict, Verdict::Unhealthy(f) if f.kind == FaultKind::Local);
+        if !local || unknown {
+            self.note_health(key, &verdict);
+        }
+        // One that we cannot ask is asked again as one that lets go of its connections is.
+        let answered = local || !matches!(verdict, Verdict::Unhealthy(_));
         match verdict {
             Verdict::Healthy | Verdict::Degraded(_) => self.healthy(id, &flight, &domain),
             Verdict::Standby | Verdict::Suspended => {
                 self.lose_order(key);
                 self.recovering(&flight, &domain);
             }
-            Verdict::Unhealthy(fault) => self.unhealthy(&flight, &domain, &fault),
+            Verdict::Unhealthy(fault) => self.unhealthy(id, &flight, &domain, &fault),
         }
-        if flight.slot == Slot::Traffic && !connected {
+        if flight.slot == Slot::Traffic && (!connected || local) {
             self.reconnect_later(key, answered);
         }
     }
@@ -435,10 +443,20 @@ impl Machine {
         !self.domains[domain].circuit.opened_by_state() || flight.depth == Depth::Serving
     }
 
-    fn unhealthy(&mut self, flight: &Flight, domain: &Arc<str>, fault: &Fault) {
+    fn unhealthy(&mut self, id: ProbeId, flight: &Flight, domain: &Arc<str>, fault: &Fault) {
         let key = flight.member;
         if let Some(member) = self.member_mut(key) {
             member.proven = None;
+        }
+        if fault.kind == FaultKind::Local && self.domains[domain].circuit.is_closed() {
+            // Nobody was asked: what stands goes on, and a suspect is asked again with the next sign. One that
+            // we cannot reach any more is left for one that we can.
+            self.drop_suspect(id);
+            let bereft = self.member(key).is_some_and(|m| !m.traffic);
+            if bereft && self.active == Some(key) {
+                self.verdict(FoundBy::Connections, &fault.what);
+            }
+            return;
         }
         let by_state = fault.kind == FaultKind::State;
         let active_closed = self.active_domain().as_ref() == Some(domain)

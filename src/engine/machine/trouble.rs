@@ -225,6 +225,12 @@ impl Machine {
         );
     }
 
+    /// The suspect could not be asked.
+    pub(super) fn drop_suspect(&mut self, id: ProbeId) {
+        let asked = |trouble: &mut Trouble| matches!(&trouble.sign, Sign::Stall { suspect, .. } if *suspect == Some(id));
+        self.trouble.take_if(asked);
+    }
+
     /// A call was answered while the suspect was being asked: it is slow, and no more than that.
     fn spoke(&mut self, key: MemberKey) {
         let stalled = matches!(

@@ -74,10 +74,13 @@ impl<B: Backend> ProbeTask<B> {
         match self.connect(deadline).await {
             Ok(conn) => self.look(&conn, deadline).await,
             Err(fault) => match self.spare.clone() {
-                // It answered, but gives no second connection: a server at its limit of clients.
+                // It answered, but gives no second connection: a server at its limit of clients. Or we have
+                // reached ours.
                 Some(spare)
-                    if matches!(fault.kind, FaultKind::Lost | FaultKind::State)
-                        && !spare.lost.is_lost() =>
+                    if matches!(
+                        fault.kind,
+                        FaultKind::Lost | FaultKind::State | FaultKind::Local
+                    ) && !spare.lost.is_lost() =>
                 {
                     self.look(&spare, deadline).await
                 }

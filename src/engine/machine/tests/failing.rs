@@ -648,3 +648,61 @@ fn refusals_of_a_state_that_is_over_are_no_rate_of_failures() {
         s.events
     );
 }
+
+// --- our own limits ---
+
+fn exhausted() -> Mood {
+    faulty(FaultKind::Local)
+}
+
+#[test]
+fn what_we_have_no_socket_for_is_nobodys_failure() {
+    let mut s = Story::running(&[("a", 2.0), ("b", 1.0)]);
+    s.is("a", exhausted());
+    s.is("b", exhausted());
+    s.wait(secs(60));
+    assert_eq!(s.serving(), Some("a"), "its connection stands");
+    assert_eq!(s.circuit_changes(), []);
+    s.stayed();
+}
+
+#[test]
+fn one_whose_connection_we_cannot_make_anew_is_left_for_one_that_stands() {
+    let mut s = Story::running(&[("a", 2.0), ("b", 1.0)]);
+    s.is("a", exhausted());
+    s.lose("a", Slot::Traffic);
+    s.quiet();
+    assert_eq!(s.serving(), Some("b"));
+}
+
+#[test]
+fn nobody_is_asked_on_and_on_while_we_have_no_socket() {
+    let mut s = Story::running(&[("a", 2.0), ("b", 1.0)]);
+    s.is("b", exhausted());
+    s.lose("b", Slot::Traffic);
+    s.quiet();
+    s.is("a", refuses());
+    s.lose("a", Slot::Traffic);
+    s.quiet();
+    assert_eq!(s.serving(), None);
+    let before = s.probes;
+    s.wait(secs(10));
+    assert!(s.probes - before < 60, "{}", s.probes - before);
+    s.is("b", HEALTHY);
+    s.wait(ms(1_100));
+    assert_eq!(s.serving(), Some("b"));
+}
+
+#[test]
+fn a_connection_that_we_cannot_make_anew_is_tried_again_at_the_pace_of_reconnects() {
+    let mut s = Story::running(&[("a", 1.0)]);
+    s.is("a", exhausted());
+    s.lose("a", Slot::Traffic);
+    s.wait(secs(10));
+    assert!(s.probes < 60, "{}", s.probes);
+    assert_eq!(s.circuit("a"), CircuitState::Closed);
+    s.is("a", HEALTHY);
+    s.wait(ms(1_100));
+    assert_eq!(s.serving(), Some("a"));
+    assert!(s.links.contains(&(s.key("a"), Slot::Traffic)));
+}
