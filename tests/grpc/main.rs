@@ -1,5 +1,7 @@
 //! `MultiDbChannel` under clients as tonic generates them, against small servers on loopback.
 
+mod endings;
+mod health;
 mod server;
 
 use std::time::Duration;
@@ -8,7 +10,7 @@ use bytes::{Buf, BufMut, Bytes};
 use futures_util::{StreamExt, stream};
 use http::uri::PathAndQuery;
 use multidb::grpc::MultiDbChannel;
-use multidb::{Builder, ErrorKind, MultiDbClient, Reason};
+use multidb::{Builder, ErrorKind, MultiDbClient};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
 
@@ -161,39 +163,6 @@ async fn a_status_is_handed_over_as_it_is() {
         unary(&client, GET).await.is_ok(),
         "harmless, and worth another try"
     );
-}
-
-#[tokio::test]
-async fn a_server_that_keeps_failing_is_left() {
-    for at_the_head in [true, false] {
-        let (client, east, west) = pair().await;
-        let mut events = client.events();
-        for _ in 0..60 {
-            east.next(Answer::Status(13, at_the_head));
-        }
-        for _ in 0..60 {
-            let _ = unary(&client, SET).await;
-        }
-        until_active(&client, &west).await;
-        let told = loop {
-            match events.next().await.unwrap() {
-                multidb::Event::ActiveChanged { reason, .. } => break reason,
-                _ => continue,
-            }
-        };
-        assert_eq!(told, Reason::FailureDetector);
-    }
-}
-
-#[tokio::test]
-async fn a_server_that_says_it_does_not_serve_is_left() {
-    let (east, west) = (Server::start("east").await, Server::start("west").await);
-    let client = over(&east, &west).health_interval(Duration::from_millis(50));
-    let client = client.connect().await.unwrap();
-    until_active(&client, &east).await;
-    east.serves(false);
-    until_active(&client, &west).await;
-    assert_eq!(unary(&client, SET).await.unwrap(), "west");
 }
 
 #[tokio::test]

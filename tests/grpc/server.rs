@@ -1,7 +1,6 @@
 //! A server of four methods and the health protocol, which answers as it is told.
 
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 // Held for a few instructions.
@@ -21,11 +20,20 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// What happens to the next call instead of success.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
     /// This status, at the head of the response or at its end.
     Status(i32, bool),
+    /// This status of HTTP and no other, as by a proxy.
+    Http(u16),
     /// It runs, and then its connection is reset.
     ResetAfter,
+    /// Its stream is refused: it does not run.
+    Refused,
+    /// It runs, and its stream is reset before a head, or after a head and a message.
+    Reset(bool),
+    /// It runs, and its response ends without a status.
+    NoStatus,
     /// Nothing.
     Silence,
 }
@@ -48,10 +56,14 @@ struct Stage {
     next: VecDeque<Answer>,
     ran: HashMap<String, u64>,
     headers: HeaderMap,
-    stands_by: bool,
+    /// What it says of its health, by the protocol's number, if it says anything.
+    health: Option<u8>,
+    /// The last request for it.
+    asked: Bytes,
 }
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Body = UnsyncBoxBody<Bytes, Failure>;
 
 impl Server {
     #[allow(clippy::disallowed_types)]
@@ -62,7 +74,10 @@ impl Server {
             called,
             stop: CancellationToken::new(),
             reset: tokio::sync::watch::Sender::new(0),
-            stage: Mutex::default(),
+            stage: Mutex::new(Stage {
+                health: Some(1),
+                ..Stage::default()
+            }),
         });
         let serving = shared.clone();
         tokio::spawn(async move {
@@ -105,8 +120,13 @@ impl Server {
         self.shared.stage().next.push_back(answer);
     }
 
-    pub(crate) fn serves(&self, on: bool) {
-        self.shared.stage().stands_by = !on;
+    /// By the protocol's number; `None`: it does not have the protocol.
+    pub(crate) fn health(&self, health: Option<u8>) {
+        self.shared.stage().health = health;
+    }
+
+    pub(crate) fn asked(&self) -> Bytes {
+        self.shared.stage().asked.clone()
     }
 
     pub(crate) fn ran(&self, path: &str) -> u64 {
@@ -142,17 +162,26 @@ impl Shared {
 async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Response<Body>, Failure> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let called = shared.called;
     if path.starts_with("/grpc.health") {
-        let status = if shared.stage().stands_by { 2 } else { 1 };
-        return Ok(ended(vec![framed(&[8, status])], 0));
+        let asked = body.collect().await?.to_bytes();
+        let mut stage = shared.stage();
+        stage.asked = asked.slice(5.min(asked.len())..);
+        return Ok(match stage.health {
+            Some(status) => ended(vec![framed(&[8, status])], 0),
+            None => ended(Vec::new(), 12),
+        });
     }
-    let messages = messages(&body.collect().await.unwrap().to_bytes());
+    let messages = messages(&body.collect().await?.to_bytes());
     let next = {
         let mut stage = shared.stage();
+        if matches!(stage.next.front(), Some(Answer::Refused)) {
+            stage.next.pop_front();
+            return Err(reset(h2::Reason::REFUSED_STREAM));
+        }
         *stage.ran.entry(path.clone()).or_default() += 1;
         stage.headers = parts.headers;
         stage.next.pop_front()
@@ -169,7 +198,24 @@ async fn answer(
             response.headers_mut().extend(trailers(code));
             return Ok(response);
         }
-        None => {}
+        Some(Answer::Http(status)) => {
+            let page = Frame::data(Bytes::from_static(b"<html>no server</html>"));
+            let mut response = Response::new(streamed(stream::iter([Ok(page)]).boxed()));
+            *response.status_mut() = status.try_into()?;
+            return Ok(response);
+        }
+        Some(Answer::Reset(false)) => return Err(reset(h2::Reason::INTERNAL_ERROR)),
+        Some(Answer::Reset(true)) => {
+            let begun = Ok(Frame::data(framed(called.as_bytes())));
+            let end = Err(reset(h2::Reason::INTERNAL_ERROR));
+            return Ok(Response::new(streamed(stream::iter([begun, end]).boxed())));
+        }
+        Some(Answer::NoStatus) => {
+            return Ok(response(
+                stream::iter([Frame::data(framed(called.as_bytes()))]).boxed(),
+            ));
+        }
+        Some(Answer::Refused) | None => {}
     }
     let mut response = match path.as_str() {
         "/test.Store/Many" => {
@@ -198,11 +244,18 @@ fn ended(messages: Vec<Bytes>, code: i32) -> Response<Body> {
 }
 
 fn response(frames: stream::BoxStream<'static, Frame<Bytes>>) -> Response<Body> {
-    let body = StreamBody::new(frames.map(Ok::<_, Infallible>));
-    let mut response = Response::new(BodyExt::boxed_unsync(body));
+    let mut response = Response::new(streamed(frames.map(Ok).boxed()));
     let grpc = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert("content-type", grpc);
     response
+}
+
+fn streamed(frames: stream::BoxStream<'static, Result<Frame<Bytes>, Failure>>) -> Body {
+    BodyExt::boxed_unsync(StreamBody::new(frames))
+}
+
+fn reset(reason: h2::Reason) -> Failure {
+    h2::Error::from(reason).into()
 }
 
 fn trailers(code: i32) -> HeaderMap {

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderMap, Uri};
+use http::response::Parts;
+use http::{HeaderMap, StatusCode, Uri};
 use tonic::Code;
 
 use super::health;
-use super::line::{Http2, Line, Site, is_loss, is_timeout, never_ran};
+use super::line::{Http2, Line, Site, is_loss, is_own_doing, is_timeout, never_ran};
 use crate::engine::backend::{Backend, Depth, Fault, Verdict, Wiring};
 use crate::engine::database::Database;
 use crate::engine::error::ConfigError;
@@ -35,11 +36,11 @@ pub struct GrpcHandle {
 }
 
 /// Why a call did not work.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum GrpcError {
-    /// The server answered at once with a status that is none of success: the headers of its response.
-    Answered(Box<HeaderMap>),
+    /// The server answered at once with a status that is none of success, of gRPC or of HTTP: the head of its
+    /// response. It may hold anything, so that neither `Debug` nor `Display` shows more of it than the code.
+    Answered(Box<Parts>),
     /// The transport failed.
     Transport(tonic::transport::Error),
     /// The request's own body failed, or could not be sent a second time.
@@ -97,6 +98,30 @@ impl GrpcEndpoint {
         })
     }
 
+    /// When a silent connection is asked for a sign of life, and how long that may take (HTTP/2 PING). Default
+    /// 30 s and 10 s.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the fields `keepalive.interval` and `keepalive.timeout`: each must be 1 ms to 24 h.
+    pub fn keepalive(self, interval: Duration, timeout: Duration) -> Result<Self, ConfigError> {
+        for (field, time) in [
+            ("keepalive.interval", interval),
+            ("keepalive.timeout", timeout),
+        ] {
+            if time < Duration::from_millis(1) || time > Duration::from_secs(24 * 3_600) {
+                return Err(ConfigError::new(field, "must be 1 ms to 24 h"));
+            }
+        }
+        let http2 = Http2 {
+            keepalive_interval: interval,
+            keepalive_timeout: timeout,
+        };
+        Ok(Self {
+            site: self.site.tuned(http2),
+            ..self
+        })
+    }
+
     /// The service that the server is asked about by the health checking protocol. Default: the server as a
     /// whole. One that does not have the protocol is taken to be well as long as it answers.
     #[must_use]
@@ -137,7 +162,7 @@ impl GrpcError {
     #[must_use]
     pub fn code(&self) -> Option<Code> {
         match self {
-            Self::Answered(headers) => code(headers),
+            Self::Answered(head) => head_code(head.status, &head.headers),
             Self::Transport(_) | Self::Body => None,
         }
     }
@@ -150,8 +175,22 @@ impl GrpcError {
         matches!(self, Self::Transport(error) if is_timeout(error))
     }
 
+    pub(super) fn is_own_doing(&self) -> bool {
+        matches!(self, Self::Transport(error) if is_own_doing(error))
+    }
+
     pub(super) fn never_ran(&self) -> bool {
         matches!(self, Self::Transport(error) if never_ran(error))
+    }
+}
+
+impl fmt::Debug for GrpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(_) => f.debug_tuple("Answered").field(&self.code()).finish(),
+            Self::Transport(error) => f.debug_tuple("Transport").field(error).finish(),
+            Self::Body => f.write_str("Body"),
+        }
     }
 }
 
@@ -178,6 +217,20 @@ impl std::error::Error for GrpcError {
 pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
     let status = headers.get("grpc-status")?;
     Some(Code::from_bytes(status.as_bytes()))
+}
+
+/// What the head of a response says; `None`: its status comes at its end. A proxy without a server behind it
+/// answers by HTTP alone (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
+pub(super) fn head_code(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
+    code(headers).or(match status.as_u16() {
+        200 => None,
+        400 => Some(Code::Internal),
+        401 => Some(Code::Unauthenticated),
+        403 => Some(Code::PermissionDenied),
+        404 => Some(Code::Unimplemented),
+        429 | 502..=504 => Some(Code::Unavailable),
+        _ => Some(Code::Unknown),
+    })
 }
 
 /// What counts against a server: that it failed, not that it was asked for what it cannot give.

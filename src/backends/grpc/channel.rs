@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::PoisonError;
 // Held for a few instructions, never across an await.
 #[allow(clippy::disallowed_types)]
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,22 +15,30 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower_service::Service;
 
-use super::backend::{Grpc, GrpcError, GrpcHandle, code, is_failing};
-use super::body::{Leased, Sent};
+use super::backend::{Grpc, GrpcError, GrpcHandle, code, head_code, is_failing};
+use super::body::{Leased, Sent, told};
 use crate::engine::backend::{Class, Doubt, NotSent, Phase, Refusal, ServerState};
 use crate::engine::client::MultiDbClient;
-use crate::engine::error::ErrorKind;
+use crate::engine::database::DatabaseId;
+use crate::engine::error::{Error, ErrorKind};
 use crate::engine::run::{Limits, Operation, Router, RunError};
 
 /// Takes the place of tonic's `Channel`: a call goes to whichever server is active.
 ///
 /// One that was certainly not run is tried again elsewhere, within the deadline; one that may have been is
 /// only if its method was declared idempotent. That needs its request as a whole: a stream of requests that is
-/// not ready to its end at once is sent once. The deadline is that for the head of the response; a stream of
+/// not ready to its end at once, or is larger than 4 MiB, is not sent again once any of it has been read.
+///
+/// The client's `deadline` and `response_timeout` are those for the head of the response, and so is a call's own
+/// `grpc-timeout`, which holds where it is shorter. From the head on nothing is tried again: a stream of
 /// responses goes on as long as it takes, on the server where it began, also when the client has moved on.
 ///
-/// An error is a [`Status`] with ours as its source: UNAVAILABLE if the call did not run, DEADLINE_EXCEEDED or
-/// UNKNOWN if it may have.
+/// A server's status is handed over as it is. An error of ours is a [`Status`] with a [`crate::Error`] as its
+/// source, which names the database and says whether a retry is safe: UNAVAILABLE if the call did not run;
+/// DEADLINE_EXCEEDED, UNKNOWN or, where its request failed by itself, CANCELLED if it may have.
+///
+/// UNAVAILABLE, INTERNAL, UNKNOWN, DATA_LOSS and DEADLINE_EXCEEDED count as failures of the server, at the head
+/// of a response or at its end, and so does a response that ends without a status.
 #[derive(Clone)]
 pub struct MultiDbChannel {
     router: Router<Grpc>,
@@ -41,7 +49,6 @@ struct Call {
     parts: Parts,
     #[allow(clippy::disallowed_types)]
     body: Mutex<Sent>,
-    whole: bool,
     idempotent: bool,
 }
 
@@ -88,24 +95,21 @@ impl Service<Request<Body>> for MultiDbChannel {
                     deadline: limits.deadline.min(timeout),
                 });
             }
-            let body = Sent::read(body).await?;
             let call = Call {
-                whole: matches!(body, Sent::Whole(_)),
-                body: body.into(),
+                body: Sent::read(body).await?.into(),
                 parts,
                 idempotent,
             };
             match router.begin(&call).await {
                 Ok((response, lease)) => {
-                    Ok(response.map(|body| Body::new(Leased::new(body, lease))))
+                    let told = code(response.headers()).is_some();
+                    Ok(response.map(|body| Body::new(Leased::new(body, lease, told))))
                 }
-                Err(RunError::Driver(GrpcError::Answered(headers))) => {
-                    // A status at the head is all there is.
-                    let mut response = Response::new(Body::empty());
-                    *response.headers_mut() = *headers;
-                    Ok(response)
+                // A status at the head is all there is; what a proxy writes below one of its own is no gRPC.
+                Err(RunError::Driver(GrpcError::Answered(head))) => {
+                    Ok(Response::from_parts(*head, Body::empty()))
                 }
-                Err(error) => Err(status(error)),
+                Err(error) => Err(status(error, router.last_database())),
             }
         })
     }
@@ -117,16 +121,19 @@ impl fmt::Debug for MultiDbChannel {
     }
 }
 
+impl Call {
+    #[allow(clippy::disallowed_types)]
+    fn body(&self) -> MutexGuard<'_, Sent> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Operation<Grpc> for Call {
     type Output = Response<Body>;
     type Error = RunError<GrpcError>;
 
     async fn attempt(&self, handle: &mut GrpcHandle) -> Result<Response<Body>, GrpcError> {
-        let body = self
-            .body
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let body = self.body().take();
         let mut request = Request::new(body.ok_or(GrpcError::Body)?);
         *request.method_mut() = self.parts.method.clone();
         *request.uri_mut() = self.parts.uri.clone();
@@ -137,11 +144,9 @@ impl Operation<Grpc> for Call {
             .await
             .map_err(GrpcError::Transport)?;
         let response = channel.call(request).await.map_err(GrpcError::Transport)?;
-        match code(response.headers()) {
+        match head_code(response.status(), response.headers()) {
             None | Some(Code::Ok) => Ok(response),
-            Some(_) => Err(GrpcError::Answered(Box::new(
-                response.into_parts().0.headers,
-            ))),
+            Some(_) => Err(GrpcError::Answered(Box::new(response.into_parts().0))),
         }
     }
 
@@ -162,20 +167,26 @@ impl Operation<Grpc> for Call {
         if matches!(error, Some(GrpcError::Body)) {
             return Class::NotSent(NotSent::Local);
         }
-        let unrun = error.is_some_and(GrpcError::never_ran);
+        let (unrun, spent) = (
+            error.is_some_and(GrpcError::never_ran),
+            self.body().is_spent(),
+        );
         match phase {
             Phase::TimedOut => Class::Unknown(Doubt::TimedOut),
             _ if error.is_some_and(GrpcError::is_timeout) => Class::Unknown(Doubt::TimedOut),
             // What cannot be sent again is not tried again, though it would be safe.
-            _ if unrun && !self.whole => Class::NotSent(NotSent::Local),
-            Phase::Lost { sent: false } if !self.whole => Class::NotSent(NotSent::Local),
+            _ if unrun && spent => Class::NotSent(NotSent::Local),
+            Phase::Lost { sent: false } if spent => Class::NotSent(NotSent::Local),
             _ if unrun => Class::NotExecuted(Refusal::State(BUSY)),
             Phase::Lost { sent: false } => Class::NotSent(NotSent::Lost),
             Phase::Lost { sent: true } => Class::Unknown(Doubt::Lost),
             Phase::Answered => match error.and_then(GrpcError::code) {
+                None if error.is_some_and(GrpcError::is_own_doing) => {
+                    Class::Unknown(Doubt::Cancelled)
+                }
                 // A stream that was reset.
                 None => Class::Unknown(Doubt::Protocol),
-                Some(Code::Unavailable) if self.idempotent && self.whole => {
+                Some(Code::Unavailable) if self.idempotent && !spent => {
                     Class::NotExecuted(Refusal::State(BUSY))
                 }
                 Some(_) => Class::Executed,
@@ -188,7 +199,7 @@ impl Operation<Grpc> for Call {
     }
 
     fn is_repeatable(&self) -> bool {
-        self.idempotent && self.whole
+        self.idempotent && !self.body().is_spent()
     }
 
     fn is_write(&self) -> bool {
@@ -196,22 +207,26 @@ impl Operation<Grpc> for Call {
     }
 }
 
-/// Our word as gRPC has it.
-fn status(error: RunError<GrpcError>) -> Status {
-    let code = match &error {
-        RunError::Driver(_) => Code::Unavailable,
-        RunError::Engine(error) => match error.kind() {
-            ErrorKind::OutcomeUnknown(Doubt::TimedOut) => Code::DeadlineExceeded,
-            ErrorKind::OutcomeUnknown(_) => Code::Unknown,
-            _ => Code::Unavailable,
-        },
+/// Our word as gRPC has it. `last`: where it was attempted last.
+fn status(error: RunError<GrpcError>, last: Option<&DatabaseId>) -> Status {
+    let error = match error {
+        RunError::Engine(error) => error,
+        // What may have run is answered, or the engine's own word.
+        RunError::Driver(error) => {
+            let ours = Error::new(ErrorKind::NotExecuted).caused_by(error);
+            match last {
+                Some(last) => ours.about(last),
+                None => ours,
+            }
+        }
     };
-    let mut status = Status::new(code, error.to_string());
-    match error {
-        RunError::Driver(error) => status.set_source(std::sync::Arc::new(error)),
-        RunError::Engine(error) => status.set_source(std::sync::Arc::new(error)),
+    let code = match error.kind() {
+        ErrorKind::OutcomeUnknown(Doubt::TimedOut) => Code::DeadlineExceeded,
+        ErrorKind::OutcomeUnknown(Doubt::Cancelled) => Code::Cancelled,
+        ErrorKind::OutcomeUnknown(Doubt::Lost | Doubt::Protocol) => Code::Unknown,
+        _ => Code::Unavailable,
     };
-    status
+    told(code, error)
 }
 
 /// What the caller's own `grpc-timeout` says: digits and a unit.

@@ -12,15 +12,16 @@ use super::line::{Line, is_loss};
 use crate::engine::backend::{Fault, FaultKind, Verdict};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
-const NOT_SERVING: u8 = 2;
+const SERVING: u8 = 1;
 /// The caller's own time is up before.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn check(line: &Line, service: &str) -> Verdict {
     let fault = |kind, what: &str| Verdict::Unhealthy(Fault::new(kind, what));
     match ask(line, service).await {
-        Ok(NOT_SERVING) => fault(FaultKind::State, "it says that it does not serve"),
-        Ok(_) => Verdict::Healthy,
+        Ok(SERVING) => Verdict::Healthy,
+        // Not to know it is no better, for a server that was asked.
+        Ok(_) => fault(FaultKind::State, "it says that it does not serve"),
         Err(status) if is_loss(&status) => fault(FaultKind::Lost, "connection lost"),
         Err(status) => match status.code() {
             // It answers; it has nothing to say of its health, or of this service's.
@@ -52,12 +53,18 @@ async fn ask(line: &Line, service: &str) -> Result<u8, Status> {
 
 /// One field: 1, text.
 fn message(service: &str) -> Bytes {
-    match u8::try_from(service.len()) {
-        Ok(0) => Bytes::new(),
-        Ok(length @ ..0x80) => [&[0x0A, length], service.as_bytes()].concat().into(),
-        // No service has such a name.
-        _ => Bytes::new(),
+    if service.is_empty() {
+        return Bytes::new();
     }
+    let mut message = vec![0x0A];
+    let mut length = service.len();
+    while length >= 0x80 {
+        message.push(length.to_le_bytes()[0] | 0x80);
+        length >>= 7;
+    }
+    message.push(length.to_le_bytes()[0]);
+    message.extend_from_slice(service.as_bytes());
+    message.into()
 }
 
 /// Messages as they are.

@@ -107,6 +107,11 @@ impl Site {
         Ok(self)
     }
 
+    /// The same, with other settings of HTTP/2's.
+    pub(crate) fn tuned(self, http2: Http2) -> Self {
+        Self { http2, ..self }
+    }
+
     /// Host and port, for people and for names.
     pub(crate) fn name(&self) -> &str {
         self.uri
@@ -293,6 +298,12 @@ pub(crate) fn never_ran(error: &(dyn StdError + 'static)) -> bool {
                 && error.is_go_away()
                 && error.reason() == Some(h2::Reason::NO_ERROR)
     })
+}
+
+/// Whether we reset the stream ourselves: the request's own body failed, which says nothing of the server.
+pub(crate) fn is_own_doing(error: &(dyn StdError + 'static)) -> bool {
+    find::<h2::Error>(error)
+        .is_some_and(|error| error.is_reset() && !error.is_remote() && !error.is_library())
 }
 
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
