@@ -207,8 +207,13 @@ async fn answer(
         Some(Answer::Reset(false)) => return Err(reset(h2::Reason::INTERNAL_ERROR)),
         Some(Answer::Reset(true)) => {
             let begun = Ok(Frame::data(framed(called.as_bytes())));
-            let end = Err(reset(h2::Reason::INTERNAL_ERROR));
-            return Ok(Response::new(streamed(stream::iter([begun, end]).boxed())));
+            // A reset takes back what has not left yet: the head has, by then.
+            let end = async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Err(reset(h2::Reason::INTERNAL_ERROR))
+            };
+            let body = stream::iter([begun]).chain(stream::once(end));
+            return Ok(Response::new(streamed(body.boxed())));
         }
         Some(Answer::NoStatus) => {
             return Ok(response(

@@ -220,7 +220,7 @@ impl Leased {
         let (code, doubt) = match lost {
             true => (Code::Unknown, Doubt::Lost),
             false if ours => (Code::Cancelled, Doubt::Cancelled),
-            false => (status.code(), Doubt::Protocol),
+            false => (Code::Unknown, Doubt::Protocol),
         };
         let error = Error::new(ErrorKind::OutcomeUnknown(doubt));
         let error = error.on(lease.database(), lease.generation());
