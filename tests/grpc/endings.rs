@@ -10,7 +10,7 @@ use multidb::{Error, ErrorKind, Event, Reason};
 use tonic::{Code, Request, Status};
 
 use super::server::{Answer, Server};
-use super::{COLLECT, GET, MANY, Plain, SET, pair, unary, until_active};
+use super::{COLLECT, GET, MANY, Plain, SET, over, pair, unary, until_active};
 
 /// Ours inside of it, which names this server.
 fn ours<'a>(status: &'a Status, server: &Server) -> &'a Error {
@@ -143,6 +143,36 @@ async fn a_stream_that_loses_its_server_says_whose_it_was() {
     let ours = ours(&error, &east);
     assert!(matches!(ours.kind(), ErrorKind::OutcomeUnknown(_)));
     assert_eq!(west.ran(MANY), 0);
+}
+
+#[tokio::test]
+async fn a_stream_of_requests_that_was_begun_is_not_sent_again() {
+    for answer in [
+        Answer::ResetAfter,
+        Answer::Status(14, true),
+        Answer::Refused,
+    ] {
+        let (east, west) = (Server::start("east").await, Server::start("west").await);
+        let client = over(&east, &west).idempotent_methods([COLLECT]);
+        let client = client.connect().await.unwrap();
+        until_active(&client, &east).await;
+        east.next(answer);
+        let mut grpc = tonic::client::Grpc::new(client.channel());
+        let slowly = stream::unfold(0, |n| async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            (n < 4).then(|| (Bytes::from(n.to_string()), n + 1))
+        });
+        let path = PathAndQuery::from_static(COLLECT);
+        let asked = grpc.client_streaming(Request::new(slowly), path, Plain);
+        let error = asked.await.unwrap_err();
+        let refused = matches!(answer, Answer::Refused);
+        match answer {
+            Answer::Status(..) => assert_eq!(error.message(), "as ordered"),
+            _ => assert_eq!(ours(&error, &east).is_retry_safe(), refused, "{error:?}"),
+        }
+        let ran = east.ran(COLLECT) + west.ran(COLLECT);
+        assert_eq!(ran, u64::from(!refused), "{answer:?}");
+    }
 }
 
 /// The second message is too large for the client's own codec.
