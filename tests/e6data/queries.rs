@@ -37,7 +37,13 @@ async fn a_query_is_eight_rpcs_and_gives_its_rows() {
     assert_eq!(two[1].value(0), Some(Value::Long(2)));
     assert_eq!(query.fetch_all().await.unwrap().len(), 2);
     assert!(query.fetch_one().await.unwrap().is_none());
-    assert_eq!(query.origin(), None, "read to the end, it is cleared");
+    let origin = query.origin().map(|origin| origin.to_string());
+    assert_eq!(
+        origin.as_deref(),
+        Some("blue"),
+        "it may still be asked what it took"
+    );
+    drop(query);
     eventually("it is cleared", || server.account().open == 0).await;
     let account = server.account();
     assert_eq!(account.strays, 0, "every rpc was pinned");
@@ -127,6 +133,24 @@ async fn what_is_asked_beside_queries() {
     query.cancel().await.unwrap();
     assert_eq!(server.account().open, 0);
     assert_eq!(server.account().rpcs_of("cancelQuery"), 1);
+}
+
+/// What nobody waited for is missing, and that is said: it is not the end.
+#[tokio::test]
+async fn a_fetch_that_is_given_up_ends_the_query_with_a_word_for_it() {
+    let (server, client) = pair().await;
+    let mut query = client.connection().query("SELECT 1").await.unwrap();
+    query.fetch_many(2).await.unwrap();
+    server.next("getNextResultBatch", Mishap::Slow(ms(500)));
+    let given_up = tokio::time::timeout(ms(20), query.fetch_one()).await;
+    given_up.unwrap_err();
+    let error = query.fetch_one().await.unwrap_err();
+    assert!(
+        matches!(error.kind(), E6dataErrorKind::QueryLost { .. }),
+        "{error}"
+    );
+    assert!(query.fetch_one().await.unwrap().is_none(), "it is over");
+    eventually("it is cleared", || server.account().open == 0).await;
 }
 
 #[tokio::test]

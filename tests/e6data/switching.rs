@@ -76,6 +76,21 @@ async fn a_flip_without_a_word_costs_no_query() {
     assert_eq!(server.account().executed_twice(), 0);
 }
 
+/// Both stacks are asked at once: finding the one that serves costs no round trip.
+#[tokio::test]
+async fn connecting_takes_one_round_trip_whichever_stack_serves() {
+    for colour in Colour::BOTH {
+        let server = E6dataServer::start().await.unwrap();
+        server.serves([colour]);
+        server.latency(ms(80));
+        let began = tokio::time::Instant::now();
+        let client = builder(&server).connect().await.unwrap();
+        let took = began.elapsed();
+        assert!((ms(80)..ms(155)).contains(&took), "{colour}: {took:?}");
+        assert_eq!(client.engine().active().unwrap(), colour.as_str());
+    }
+}
+
 #[tokio::test]
 async fn what_it_costs_in_round_trips() {
     // Refused on prepare, and the other stack has no session yet: its session, and the statement again.

@@ -404,3 +404,23 @@ pub(super) fn not_started(client: &MultiDbClient<E6data>, error: Error) -> E6dat
         None => error.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::herald::Herald;
+    use super::super::resume::Resumer;
+    use super::super::session::Sessions;
+    use super::*;
+
+    /// The documents promise less than 10 KB that a client's queries share for the sake of the stacks, and less
+    /// than 1 KB for each connection. Nothing of it grows with the queries.
+    #[test]
+    fn what_is_known_of_the_stacks_weighs_little() {
+        let stacks = size_of::<Herald>() + 2 * size_of::<Sessions>() + size_of::<Resumer>();
+        let shared = stacks + size_of::<Shared>();
+        assert!(shared < 2 * 1024, "{shared}");
+        assert!(size_of::<E6dataConnection>() <= 40);
+        assert!(size_of::<Lease<E6data>>() <= 16);
+        assert!(size_of::<Query>() + size_of::<Held>() < 1024);
+    }
+}

@@ -12,7 +12,7 @@ use super::backend::E6data;
 use super::classify::Kind;
 use super::client::Shared;
 use super::decode::{self, Batch, Column, Metadata, Row};
-use super::error::{E6dataError, E6dataErrorKind, Ended, QueryPhase};
+use super::error::{E6dataError, E6dataErrorKind, Ended, Executed, QueryPhase};
 use super::rpc::{Answered, Pinned, Rpc};
 use super::stack::Stack;
 use super::wire::{
@@ -29,16 +29,19 @@ use crate::engine::run::Limits;
 
 /// A query that has run. It stays on the stack that it began on, whoever serves meanwhile.
 ///
-/// Rows are fetched as they are asked for. Dropped, or read to the end, it is cleared on its stack in the
-/// background, within `cleanup_timeout`.
+/// Rows are fetched as they are asked for. Dropped, it is cleared on its stack in the background, within
+/// `cleanup_timeout`; until then its stack is in use, also when it has been read to the end.
 pub struct Query {
     open: Open,
     metadata: Metadata,
     /// Batches that came with the last answer and have not been asked for yet.
     ahead: VecDeque<Vec<u8>>,
-    /// Rows of the current batch that have not been asked for yet.
-    rows: VecDeque<Row>,
+    /// The batch whose rows are asked for one by one, and the next of them. Not the rows: a batch of one value
+    /// may have any number of them.
+    current: Option<(Batch, usize)>,
     ended: bool,
+    /// An answer is under way. Found so, it was not waited for, and its rows are lost.
+    fetching: bool,
     v2: bool,
 }
 
@@ -134,8 +137,9 @@ impl Query {
             open,
             metadata,
             ahead: VecDeque::new(),
-            rows: VecDeque::new(),
+            current: None,
             ended: false,
+            fetching: false,
         })
     }
 
@@ -166,7 +170,7 @@ impl Query {
     /// The next rows, as many as the server gives at once; `None` at the end, also after it.
     ///
     /// Not cancel-safe: an answer that nobody waits for any more is lost with its rows, and the query with
-    /// it.
+    /// it, as the next call says.
     ///
     /// # Errors
     /// [`E6dataErrorKind::QueryLost`], [`E6dataErrorKind::Decode`], [`E6dataErrorKind::Refused`]. The query
@@ -174,18 +178,21 @@ impl Query {
     pub async fn next_batch(&mut self) -> Result<Option<Batch>, E6dataError> {
         loop {
             if let Some(bytes) = self.ahead.pop_front() {
-                if let Some(batch) = self.open.decode(&bytes, &self.metadata)? {
+                let decoded = self.open.decode(&bytes, &self.metadata);
+                if let Ok(Some(batch)) = decoded {
                     return Ok(Some(batch));
                 }
                 self.ended = true;
                 self.ahead.clear();
+                decoded?;
             }
             if self.ended {
-                self.open.discard();
                 return Ok(None);
             }
-            // Taken back by the answer: whoever stops waiting for it does not go on from here.
-            self.ended = true;
+            if std::mem::replace(&mut self.fetching, true) {
+                self.ended = true;
+                return Err(self.open.interrupted());
+            }
             let fetched = if self.v2 {
                 self.fetch_v2().await
             } else {
@@ -194,10 +201,12 @@ impl Query {
             match fetched {
                 Ok(ended) => self.ended = ended,
                 Err(error) => {
+                    self.ended = true;
                     self.open.discard();
                     return Err(error);
                 }
             }
+            self.fetching = false;
         }
     }
 
@@ -242,11 +251,15 @@ impl Query {
     /// As [`Query::next_batch`].
     pub async fn fetch_one(&mut self) -> Result<Option<Row>, E6dataError> {
         loop {
-            if let Some(row) = self.rows.pop_front() {
+            if let Some((batch, next)) = &mut self.current
+                && let Some(row) = batch.row(*next)
+            {
+                *next += 1;
                 return Ok(Some(row));
             }
+            self.current = None;
             match self.next_batch().await? {
-                Some(batch) => self.rows.extend(batch.rows()),
+                Some(batch) => self.current = Some((batch, 0)),
                 None => return Ok(None),
             }
         }
@@ -475,6 +488,21 @@ impl Open {
         let error = self.told(ended, phase);
         self.discard();
         error
+    }
+
+    /// Rows were under way that nobody waited for.
+    fn interrupted(&mut self) -> E6dataError {
+        let kind = match &self.pinned {
+            Some(held) => E6dataErrorKind::QueryLost {
+                query: held.query.clone(),
+                origin: held.lease.database().clone(),
+                phase: QueryPhase::Fetch,
+                executed: Executed::Yes,
+            },
+            None => E6dataErrorKind::NoQuery,
+        };
+        self.discard();
+        E6dataError::new(kind)
     }
 
     fn told(&self, ended: Ended, phase: QueryPhase) -> E6dataError {
