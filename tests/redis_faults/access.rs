@@ -117,9 +117,7 @@ async fn f12_a_password_set_at_run_time_hurts_with_the_next_connection_and_start
             .assert_only(|said| *said == Said::Unknown("lost"));
         assert!(end.history.errors().count() <= 4);
         assert!(end.history.gap(fault) < ms(1500));
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }
@@ -148,9 +146,7 @@ async fn a_database_with_no_room_for_another_client_keeps_those_it_has() {
 
         end.assert_nobody_moved();
         end.history.assert_only(|_| false);
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_told_right(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }
@@ -177,9 +173,7 @@ async fn f13_a_client_that_lost_its_place_in_a_full_database_moves() {
             .assert_only(|said| *said == Said::Unknown("lost"));
         assert!(end.history.gap(fault) < ms(1500));
         set(&mut admin, "maxclients", "1000").await;
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }
@@ -210,9 +204,7 @@ async fn a_missing_permission_is_the_callers_business_and_moves_nobody() {
         for call in end.history.errors() {
             assert!(call.took() < ms(500), "not at once: {call:?}");
         }
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }

@@ -4,6 +4,7 @@
 mod access;
 mod limits;
 mod namespace;
+mod nemesis;
 mod network;
 mod planned;
 mod process;

@@ -105,9 +105,7 @@ async fn f07_a_server_that_the_network_says_is_not_there_is_left() {
         nft("delete table inet faults");
         let end = scene.end("unreachable, says the network", fault).await;
         end.assert_route(&["b"]);
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_told_right(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }
@@ -271,10 +269,7 @@ async fn silence(directions: &[&str], verdict: fn(usize, usize)) {
         .assert_only(|said| matches!(said, Said::Unknown(_)));
     assert!(end.history.errors().count() <= 4);
     assert!(end.history.gap(fault) < ms(2500));
-    let report = end
-        .history
-        .assert_nothing_lost(&[("a", &a), ("b", &b)])
-        .await;
+    let report = end.assert_told_right(&[("a", &a), ("b", &b)]).await;
     let doubtful = end
         .history
         .count(Op::Push, |said| matches!(said, Said::Unknown(_)));

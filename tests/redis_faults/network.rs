@@ -136,9 +136,7 @@ async fn a_server_that_hangs_at_the_reconnect_is_left() {
             .assert_only(|said| *said == Said::Unknown("lost"));
         assert!(end.history.errors().count() <= 4);
         assert!(end.history.gap(fault) < ms(3000));
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }
@@ -238,10 +236,7 @@ async fn silence(fault: &str, strike: fn(&FaultProxy), verdict: fn(usize, usize)
         "released at once, not one by one"
     );
     assert!(end.history.gap(struck) < ms(2500));
-    let report = end
-        .history
-        .assert_nothing_lost(&[("a", &a), ("b", &b)])
-        .await;
+    let report = end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     let doubtful = end
         .history
         .count(Op::Push, |said| matches!(said, Said::Unknown(_)));
@@ -290,9 +285,7 @@ async fn dead_connection(tasks: usize) {
     // It is given up as its first call times out; on a busy machine that caller may be quicker.
     assert!(end.history.errors().count() <= 2 * tasks);
     assert!(end.history.gap(fault) < ms(3000));
-    end.history
-        .assert_nothing_lost(&[("a", &a), ("b", &b)])
-        .await;
+    end.assert_invariants(&[("a", &a), ("b", &b)]).await;
 }
 
 fn is_replacement(event: &Event) -> bool {
@@ -353,9 +346,7 @@ async fn f06_one_killed_connection_is_replaced_once_and_nobody_moves() {
             .assert_only(|said| *said == Said::Unknown("lost"));
         assert!(end.history.errors().count() <= 4);
         assert!(end.history.gap(fault) < ms(1500));
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }
@@ -414,9 +405,7 @@ async fn all_connections_reset_at_once_are_made_anew_and_nobody_moves() {
         end.history
             .assert_only(|said| *said == Said::Unknown("lost"));
         assert!(end.history.errors().count() <= 4);
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }

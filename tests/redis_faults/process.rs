@@ -31,9 +31,7 @@ async fn f01_a_killed_server_is_left_at_once_and_loses_nothing_it_acknowledged()
         assert!(end.history.errors().count() <= 4);
         assert!(end.history.gap(fault) < ms(1500));
         a.restart().await;
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }
@@ -72,9 +70,7 @@ async fn a_server_that_is_back_at_once_is_served_from_again_after_its_grace() {
         }
         end.history.assert_only(|said| *said == LOST);
         assert!(end.history.gap(fault) < ms(1500));
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }
@@ -106,9 +102,7 @@ async fn f02_a_stopped_server_is_left_and_what_it_runs_later_runs_once() {
         assert!(stats.contains("cmdstat_client|kill:"), "no fence: {stats}");
         let unfenced = |event: &Event| matches!(event, Event::Unfenced { .. });
         assert_eq!(end.busy.count(unfenced), 0, "{}", end.busy);
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }
@@ -135,7 +129,7 @@ async fn a_hung_standby_does_not_delay_the_flight_to_a_healthy_one() {
         a.restart().await;
         b.cont();
         let all = [("a", &a), ("b", &b), ("c", &c)];
-        end.history.assert_nothing_lost(&all).await;
+        end.assert_invariants(&all).await;
     })
     .await;
 }
@@ -212,7 +206,7 @@ async fn outage_of_all(first_back: &str) {
     }
     assert!(waited > 0, "{:?}", end.history.told());
     let all = [("a", &a), ("b", &b)];
-    end.history.assert_nothing_lost(&all).await;
+    end.assert_invariants(&all).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,7 +248,7 @@ async fn f17_an_outage_beyond_the_failover_budget_fails_calls_at_once_until_one_
             assert!(call.took() < ms(200), "not at once: {call:?}");
         }
         let all = [("a", &a), ("b", &b)];
-        end.history.assert_nothing_lost(&all).await;
+        end.assert_invariants(&all).await;
     })
     .await;
 }
@@ -289,9 +283,7 @@ async fn f18_a_flapping_server_is_given_longer_and_longer_rests() {
         }
         end.history.assert_only(|said| *said == LOST);
         assert!(end.history.gap(fault) < ms(1500));
-        end.history
-            .assert_nothing_lost(&[("a", &a), ("b", &b)])
-            .await;
+        end.assert_invariants(&[("a", &a), ("b", &b)]).await;
     })
     .await;
 }

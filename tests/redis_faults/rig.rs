@@ -3,11 +3,14 @@
 use std::future::Future;
 use std::time::Duration;
 
-use multidb::redis::{Redis, RedisEndpoint};
-use multidb::{Builder, Database, MultiDbClient, Snapshot};
+use multidb::redis::{Redis, RedisEndpoint, from_redis};
+use multidb::testing::history::Report;
+use multidb::{Builder, Database, ErrorKind, MultiDbClient, Snapshot};
+use redis::AsyncCommands;
 use tokio::time::{Instant, timeout};
 
-use crate::support::load::{Client, History, Load};
+use crate::support::eventually;
+use crate::support::load::{COUNTER, Client, History, Load};
 use crate::support::redis_server::RedisServer;
 use crate::support::witness::Witness;
 
@@ -25,6 +28,9 @@ pub(crate) async fn bounded(test: impl Future<Output = ()>) {
     let ended = timeout(LIMIT, test).await;
     assert!(ended.is_ok(), "the test hangs");
 }
+
+/// That of a call, which no test here changes, and what a busy machine adds.
+const DEADLINE: Duration = ms(5000 + 500);
 
 /// Databases by name and URL, the first the heaviest.
 pub(crate) type Urls<'a> = &'a [(&'a str, String)];
@@ -121,6 +127,43 @@ impl Scene {
 }
 
 impl Ending {
+    /// What holds whatever broke, also where a server cannot be told that a connection has ended.
+    /// Nothing acknowledged is lost, nothing ran twice, no reply went to another caller; every call
+    /// ended in its time; the switches are one chain, each told once; and the closed clients refuse
+    /// calls. All databases must be up again, with what they had stored.
+    pub(crate) async fn assert_told_right(&self, databases: &[(&str, &RedisServer)]) -> Report {
+        let report = self.history.assert_nothing_lost(databases).await;
+        let slowest = self.history.slowest();
+        assert!(slowest <= DEADLINE, "a call took {slowest:?}");
+        for witness in [&self.busy, &self.idle] {
+            witness.switches();
+            witness.client.close().await;
+            let refused = witness
+                .client
+                .connection()
+                .get::<_, Option<i64>>(COUNTER)
+                .await;
+            let refused = refused.expect_err("a call of a closed client");
+            let ours = from_redis(&refused).expect("an error of ours");
+            assert!(matches!(ours.kind(), ErrorKind::Closed), "{ours}");
+        }
+        report
+    }
+
+    /// [`assert_told_right`](Self::assert_told_right), and no server has a connection left.
+    pub(crate) async fn assert_invariants(&self, databases: &[(&str, &RedisServer)]) -> Report {
+        let report = self.assert_told_right(databases).await;
+        for (name, server) in databases {
+            eventually(
+                SOON,
+                &format!("no connection to {name} is left"),
+                async || server.connected_clients().await == 0,
+            )
+            .await;
+        }
+        report
+    }
+
     /// Both clients went this way, one event for each switch, and nobody but the first database, `a`,
     /// has had anything held against it.
     #[track_caller]

@@ -161,7 +161,7 @@ async fn refused_and_healed(
     }
     end.history.assert_only(|_| false);
     assert!(end.history.gap(fault) < ms(2500));
-    end.history.assert_nothing_lost(&[("a", a), ("b", b)]).await;
+    end.assert_invariants(&[("a", a), ("b", b)]).await;
 }
 
 // === loading ===
@@ -293,7 +293,7 @@ async fn a_lone_read_only_database_goes_on_being_read() {
             assert!(call.took() < ms(500), "not at once: {call:?}");
         }
         assert!(end.history.gap(fault) < ms(1000));
-        end.history.assert_nothing_lost(&[("a", &a)]).await;
+        end.assert_invariants(&[("a", &a)]).await;
     })
     .await;
 }

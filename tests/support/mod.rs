@@ -2,6 +2,7 @@
 //! `mod.rs`: a `tests/support.rs` would be a test of its own).
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
+pub(crate) mod held;
 #[cfg(all(feature = "redis", feature = "testing"))]
 pub(crate) mod load;
 pub(crate) mod redis_cluster;
