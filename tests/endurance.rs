@@ -4,10 +4,11 @@ mod support;
 
 use std::time::Duration;
 
+use futures_util::poll;
 use multidb::redis::{Redis, RedisEndpoint};
 use multidb::testing::server::Server;
 use multidb::{Config, Database, MultiDbClient};
-use redis::AsyncCommands;
+use redis::{AsyncCommands, RedisFuture};
 use support::eventually;
 use support::held::Held;
 
@@ -133,4 +134,71 @@ async fn a_thousand_clients_leave_nothing_behind() {
         all_gone,
     )
     .await;
+}
+
+/// What a caller gave up must never be the answer of another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_million_calls_that_are_given_up_leave_nothing_behind() {
+    const AT_ONCE: usize = 40;
+    const ROUNDS: usize = 1_000_000 / AT_ONCE;
+    let (east, west) = (
+        Server::start().await.unwrap(),
+        Server::start().await.unwrap(),
+    );
+    let client = client(&east, &west).await;
+    let mut con = client.connection();
+    let mut cons = vec![con.clone(); AT_ONCE];
+    let mut before = None;
+    for round in 0..ROUNDS + ROUNDS / 10 {
+        if round == ROUNDS / 10 {
+            before = Some(Held::at_rest().await);
+        }
+        let mut calls: Vec<RedisFuture<'_, usize>> = Vec::with_capacity(AT_ONCE);
+        for con in &mut cons {
+            let mut call = con.incr("given up", 1);
+            if poll!(&mut call).is_pending() {
+                calls.push(call);
+            }
+        }
+        // Given up before they are sent, on their way, or after they are answered.
+        for _ in 0..round % 20 {
+            tokio::task::yield_now().await;
+        }
+        drop(calls);
+        let own: usize = redis::cmd("ECHO")
+            .arg(round)
+            .query_async(&mut con)
+            .await
+            .expect("served");
+        assert_eq!(own, round);
+    }
+    let idle = async || client.statistics().iter().all(|s| s.in_flight == 0);
+    eventually(Duration::from_secs(10), "nothing is in flight", idle).await;
+    Held::is_no_more_than(before.expect("warm"), "a million calls given up").await;
+    let ran = east.storage().counter("given up").expect("a counter") as usize;
+    let calls = AT_ONCE * (ROUNDS + ROUNDS / 10);
+    eprintln!("{ran} of {calls} ran");
+    assert!((calls / 100..calls).contains(&ran), "{ran} of {calls} ran");
+    assert_eq!(west.storage().counter("given up"), None);
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_leases_leave_nothing_behind() {
+    const LEASES: usize = 100_000;
+    let (east, west) = (
+        Server::start().await.unwrap(),
+        Server::start().await.unwrap(),
+    );
+    let client = client(&east, &west).await;
+    let mut before = None;
+    for n in 0..LEASES + LEASES / 10 {
+        if n == LEASES / 10 {
+            before = Some(Held::at_rest().await);
+        }
+        let lease = client.lease().await.expect("a database");
+        assert_eq!(*lease.database(), *"east");
+    }
+    Held::is_no_more_than(before.expect("warm"), "a hundred thousand leases").await;
+    client.close().await;
 }

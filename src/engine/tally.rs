@@ -73,12 +73,9 @@ impl Tally {
     ///
     /// A connection that ended is booked once, by the supervisor, however many calls were on it.
     pub(crate) fn book(&self, episode: u64, class: &Class) -> Option<u64> {
-        if self.episode.load(Ordering::Acquire) != episode {
-            return None;
-        }
         let mut number = None;
         {
-            let mut pending = self.lock();
+            let mut pending = self.lock_in(episode)?;
             match class {
                 Class::Unknown(Doubt::TimedOut | Doubt::Protocol)
                 | Class::NotSent(NotSent::Connect) => pending.failed += 1,
@@ -100,11 +97,10 @@ impl Tally {
 
     /// A call timed out on a connection that has given no byte since it began.
     pub(crate) fn book_silence(&self, episode: u64) {
-        if self.episode.load(Ordering::Acquire) != episode {
-            return;
-        }
         {
-            let mut pending = self.lock();
+            let Some(mut pending) = self.lock_in(episode) else {
+                return;
+            };
             pending.silent = true;
             pending.changed = true;
         }
@@ -113,11 +109,10 @@ impl Tally {
 
     /// A call was answered by what counts as a failure.
     pub(crate) fn book_failure(&self, episode: u64) {
-        if self.episode.load(Ordering::Acquire) != episode {
-            return;
-        }
         {
-            let mut pending = self.lock();
+            let Some(mut pending) = self.lock_in(episode) else {
+                return;
+            };
             pending.failed += 1;
             pending.changed = true;
         }
@@ -163,6 +158,14 @@ impl Tally {
         })
     }
 
+    /// `None` in another episode. Asked under the lock: an episode that begins meanwhile begins with
+    /// nothing of the one before.
+    #[allow(clippy::disallowed_types)]
+    fn lock_in(&self, episode: u64) -> Option<std::sync::MutexGuard<'_, Pending>> {
+        let pending = self.lock();
+        (self.episode.load(Ordering::Acquire) == episode).then_some(pending)
+    }
+
     #[allow(clippy::disallowed_types)]
     fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
@@ -180,5 +183,36 @@ impl Pending {
         self.failed += 1;
         self.refusals += 1;
         self.refusals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_after_its_episode_is_charged_to_none() {
+        let tally = Tally::new("db".into(), Arc::default());
+        tally.set_episode(1);
+        let refused = Class::NotExecuted(Refusal::State(ServerState {
+            code: "READONLY",
+            at_once: true,
+            elsewhere: true,
+        }));
+        tally.book(1, &refused);
+        tally.set_episode(2);
+        // The refusal is forgotten, and that it is decided is news.
+        let rest = tally.take().expect("whoever waits for a verdict is told");
+        assert_eq!((rest.episode, rest.at_once), (2, None));
+
+        assert_eq!(tally.book(1, &refused), None);
+        tally.book(1, &Class::Unknown(Doubt::TimedOut));
+        tally.book_silence(1);
+        tally.book_failure(1);
+        assert!(tally.take().is_none());
+
+        tally.book_failure(2);
+        let seen = tally.take().expect("a failure of this episode");
+        assert_eq!(seen.seen, Observed::new(0, 1));
     }
 }
