@@ -38,7 +38,7 @@ use self::replies::{
     refusal,
 };
 pub(super) use self::seeds::Seeds;
-use self::slots::slot;
+pub(super) use self::slots::{Layout, slot};
 use super::endpoint::RedisEndpoint;
 use super::endpoint::place::Address;
 use super::server::{self, ClientMark, Opener, PROBE_KEY, Server, text_of};
@@ -77,6 +77,12 @@ const CURSOR_BITS: u32 = 48;
 #[cfg(feature = "testing")]
 pub(super) fn first_key_at(cmd: &Cmd) -> Option<usize> {
     self::plan::first_key_at(&name(cmd), cmd)
+}
+
+/// Where an error reply of the node at `from` sends whoever asks for what it does not serve.
+pub(super) fn moved_to(error: &RedisError, from: &Address) -> Option<Address> {
+    let redirect = Redirect::read(error.code()?, error.detail()?, from)?;
+    (!redirect.ask).then_some(redirect.to)
 }
 
 // === impl Marks ===

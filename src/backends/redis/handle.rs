@@ -12,12 +12,12 @@ use ::redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 use futures_util::FutureExt;
 use futures_util::future::Either;
 
-use super::cluster::{Cluster, Marks};
+use super::cluster::{Cluster, Layout, Marks, Seeds};
 use super::commands::is_among;
 use super::connector::{Connector, Dialer};
 use super::cursors::Cursors;
 use super::endpoint::RedisEndpoint;
-use super::endpoint::place::Place;
+use super::endpoint::place::{Address, Place};
 use super::lane::Lane;
 use super::scripts::{Script, Scripts, Sha};
 use super::server::{ClientMark, NAMELESS, Opener, PROBE_KEY, Server, said_by};
@@ -148,6 +148,17 @@ impl Redis {
                 Ok(Cow::Owned(found))
             }
         }
+    }
+
+    /// A node of a cluster that answers, and who serves what by its word; see [`Seeds::look`].
+    pub(super) async fn look(
+        &self,
+        seeds: &Seeds,
+        endpoint: &RedisEndpoint,
+        wiring: &Wiring,
+        first: Option<Address>,
+    ) -> Result<(Address, Layout), Fault> {
+        seeds.look(&self.opener, endpoint, wiring, first).await
     }
 
     async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> Result<RedisHandle, Fault> {

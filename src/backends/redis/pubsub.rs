@@ -6,6 +6,7 @@ mod follow;
 mod link;
 mod names;
 mod push;
+mod spread;
 mod wire;
 
 use std::fmt;

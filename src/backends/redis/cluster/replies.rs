@@ -16,12 +16,16 @@ pub(super) struct Redirect {
 impl Redirect {
     /// `MOVED 3999 127.0.0.1:6381`; without a host it is that of the node that says it.
     pub(super) fn of(error: &ServerError, from: &Address) -> Option<Self> {
-        let ask = match error.code() {
+        Self::read(error.code(), error.details()?, from)
+    }
+
+    pub(super) fn read(code: &str, details: &str, from: &Address) -> Option<Self> {
+        let ask = match code {
             "MOVED" => false,
             "ASK" => true,
             _ => return None,
         };
-        let (slot, to) = error.details()?.split_once(' ')?;
+        let (slot, to) = details.split_once(' ')?;
         let (host, port) = to.rsplit_once(':')?;
         let host = match (host, from) {
             ("", Address::Tcp { host, .. }) => host.clone(),

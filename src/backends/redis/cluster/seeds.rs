@@ -73,6 +73,31 @@ impl Seeds {
         endpoint.at(address)
     }
 
+    /// A node that answers, and who serves which slots by its word. Asks the one at `first`, if there is
+    /// one that ought to know best.
+    pub(crate) async fn look(
+        &self,
+        opener: &Opener,
+        endpoint: &RedisEndpoint,
+        wiring: &Wiring,
+        first: Option<Address>,
+    ) -> Result<(Address, Layout), Fault> {
+        let nodes = Nodes {
+            opener: opener.clone(),
+            endpoint: endpoint.clone(),
+            wiring: Wiring::new(Purpose::Probe, wiring.response_timeout),
+        };
+        if let Some(address) = first
+            && let Ok(opened) = nodes.open(&address).await
+            && let Ok(layout) = layout(&opened.handle, &address).await
+        {
+            return Ok((address, layout));
+        }
+        let (address, _, layout) = self.discover(&nodes).await?;
+        self.know(&layout);
+        Ok((address, layout))
+    }
+
     /// Asks all seeds at once, and believes the first that knows who serves what.
     pub(super) async fn discover(&self, nodes: &Nodes) -> Result<(Address, Opened, Layout), Fault> {
         let mut asked: FuturesUnordered<_> = (self.all().into_iter())

@@ -11,12 +11,12 @@ pub(super) const SLOTS: usize = 16384;
 
 /// Who serves which slots, as a node tells it (`CLUSTER SLOTS`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(in crate::backends::redis) struct Layout {
     ranges: Vec<(u16, u16, Address)>,
 }
 
 /// The slot of a key: of the part in braces, if there is one.
-pub(super) fn slot(key: &[u8]) -> u16 {
+pub(in crate::backends::redis) fn slot(key: &[u8]) -> u16 {
     crc16(tag(key)) % SLOTS as u16
 }
 
@@ -53,6 +53,11 @@ const CRC16: [u16; 256] = {
 };
 
 impl Layout {
+    #[cfg(test)]
+    pub(in crate::backends::redis) fn of(ranges: Vec<(u16, u16, Address)>) -> Self {
+        Self { ranges }
+    }
+
     /// `told_by` is the host of the node that says it: it may leave out its own.
     pub(super) fn parse(reply: &Value, told_by: &str) -> Option<Self> {
         let Value::Array(entries) = reply else {
@@ -80,6 +85,11 @@ impl Layout {
 
     pub(super) fn primaries(&self) -> BTreeSet<&Address> {
         self.ranges.iter().map(|(_, _, primary)| primary).collect()
+    }
+
+    pub(in crate::backends::redis) fn owner(&self, slot: u16) -> Option<&Address> {
+        let mut ranges = self.ranges();
+        ranges.find_map(|(range, primary)| range.contains(&slot).then_some(primary))
     }
 
     pub(super) fn ranges(&self) -> impl Iterator<Item = (std::ops::RangeInclusive<u16>, &Address)> {

@@ -14,14 +14,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ::redis::{ErrorKind as RedisErrorKind, RedisError, RedisResult, Value};
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::link::{Heard, Link, LinkOrder, Report};
+use super::link::{Heard, Link, LinkOrder, Report, Reports};
 use super::names::{Change, Kind, Name, Verb};
+use super::spread::Spread;
 use super::{Item, Notification, Overlap};
 use crate::backends::redis::endpoint::RedisEndpoint;
+use crate::backends::redis::endpoint::place::Place;
 use crate::backends::redis::error::to_redis;
 use crate::backends::redis::handle::Redis;
 use crate::engine::backend::{Fault, FaultKind};
@@ -56,11 +59,6 @@ pub(super) struct Follow {
     /// It has been subscribed once: from now on, again is news.
     begun: bool,
 }
-
-type Reports = (
-    mpsc::UnboundedSender<(u64, Report)>,
-    mpsc::UnboundedReceiver<(u64, Report)>,
-);
 
 /// What a sink wants.
 pub(super) enum Order {
@@ -257,7 +255,8 @@ impl Follow {
         let link = Link {
             number: self.next_link,
             core: self.core.clone(),
-            database,
+            database: database.clone(),
+            node: None,
             orders: receiver,
             reports: self.reports.0.clone(),
             out: self.out.clone(),
@@ -265,7 +264,11 @@ impl Follow {
             wanted: self.wanted.clone(),
             version: self.version,
         };
-        let task = self.core.stop.clone().run_until_cancelled_owned(link.run());
+        let running = match database.endpoint().place() {
+            Place::Cluster(seeds) => Spread::new(link, seeds.clone()).run().boxed(),
+            Place::At(_) | Place::Sentinel(_) => link.run().boxed(),
+        };
+        let task = self.core.stop.clone().run_until_cancelled_owned(running);
         self.links.push(Known {
             number: self.next_link,
             member,
@@ -370,6 +373,8 @@ impl Follow {
             Report::Failed(_) => {
                 self.links.remove(at);
             }
+            // Said of one node, and to the link to its cluster.
+            Report::Moved { .. } => {}
             Report::Left => {
                 let link = self.links.remove(at);
                 if wanted && active {

@@ -14,20 +14,25 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Item;
 use super::names::{Change, Name, Verb};
-use super::wire::{Commands, Message, Wire};
+use super::wire::{Commands, News, Wire};
+use crate::backends::redis::cluster::moved_to;
 use crate::backends::redis::endpoint::RedisEndpoint;
+use crate::backends::redis::endpoint::place::Address;
 use crate::backends::redis::error::to_redis;
 use crate::backends::redis::handle::Redis;
 use crate::engine::backend::{Fault, FaultKind, Purpose, Wiring};
 use crate::engine::database::Database;
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::live::{Conn, Core};
+use crate::engine::published::Published;
 
 /// One link, with all that it needs: it runs in a task of its own.
 pub(super) struct Link {
     pub(super) number: u64,
     pub(super) core: Arc<Core<Redis>>,
     pub(super) database: Arc<Database<RedisEndpoint>>,
+    /// The node that it is to, if it is one of several to a cluster: see [`Spread`](super::spread).
+    pub(super) node: Option<RedisEndpoint>,
     pub(super) orders: mpsc::UnboundedReceiver<LinkOrder>,
     pub(super) reports: mpsc::UnboundedSender<(u64, Report)>,
     pub(super) out: mpsc::UnboundedSender<Item>,
@@ -42,6 +47,8 @@ pub(super) struct Link {
 pub(super) struct Heard {
     base: Instant,
     micros: Arc<AtomicU64>,
+    /// Of several connections: each of them.
+    parts: Arc<Published<Vec<Heard>>>,
 }
 
 /// What a link is told.
@@ -62,6 +69,7 @@ pub(super) enum LinkOrder {
 }
 
 /// What a link tells.
+#[derive(Debug)]
 pub(super) enum Report {
     /// Subscribed to all that is wanted as of `version`, but for what is `refused`.
     Confirmed {
@@ -70,11 +78,25 @@ pub(super) enum Report {
     },
     /// The connection has ended. What was published from `since` on may be missed.
     Lost { since: Instant },
-    /// No connection can be made; it is tried again.
+    /// No connection can be made; it is tried again, unless it is to a node.
     Failed(Fault),
+    /// The node does not serve the slot of this one, which it is not subscribed to there.
+    Moved {
+        name: Name,
+        /// Who does, by its word.
+        to: Option<Address>,
+        /// It was subscribed to; what was published from then on may be missed.
+        since: Option<Instant>,
+    },
     /// Ended, as ordered.
     Left,
 }
+
+/// What links tell, each under its number.
+pub(super) type Reports = (
+    mpsc::UnboundedSender<(u64, Report)>,
+    mpsc::UnboundedReceiver<(u64, Report)>,
+);
 
 /// How a connection ended.
 enum End {
@@ -90,13 +112,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(2);
 
 impl Link {
-    /// Runs until told to leave, or until nobody holds its orders.
+    /// Runs until told to leave, or until nobody holds its orders. One to a node ends with its connection,
+    /// too: who serves what may be another by then.
     pub(super) async fn run(mut self) {
         let mut pause = PAUSE;
         loop {
             let connected = {
                 let (core, database) = (self.core.clone(), self.database.clone());
-                let mut connecting = Box::pin(connect(&core, &database));
+                let node = self.node.clone();
+                let endpoint = node.as_ref().unwrap_or(database.endpoint());
+                let mut connecting = Box::pin(connect(&core, &database, endpoint));
                 loop {
                     tokio::select! {
                         biased;
@@ -108,6 +133,7 @@ impl Link {
                     }
                 }
             };
+            let is_to_node = self.node.is_some();
             match connected {
                 Ok(wire) => {
                     pause = PAUSE;
@@ -118,9 +144,15 @@ impl Link {
                         }
                         End::Lost(since) => self.report(Report::Lost { since }),
                     }
+                    if is_to_node {
+                        return;
+                    }
                 }
                 Err(fault) => {
                     self.report(Report::Failed(fault));
+                    if is_to_node {
+                        return;
+                    }
                     let until = Instant::now() + pause;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     loop {
@@ -167,7 +199,7 @@ impl Link {
         }
     }
 
-    fn report(&self, report: Report) {
+    pub(super) fn report(&self, report: Report) {
         let _ = self.reports.send((self.number, report));
     }
 
@@ -208,15 +240,24 @@ impl Link {
                     }
                     Some(LinkOrder::Stay) => leaving = None,
                 },
-                message = wire.next() => match message {
-                    Some(message) => self.deliver(message),
+                news = wire.next() => match news {
+                    Some(news) => if self.take(news, &session).is_err() {
+                        return End::Lost(self.heard.last());
+                    },
                     None => return End::Lost(Instant::now()),
                 },
                 results = session.results() => match results {
                     Some(results) => {
-                        if session.note(results).is_err() {
-                            return End::Lost(Instant::now());
+                        // What came before: an end that was asked for is known by what is under way.
+                        while let Some(news) = wire.next_now() {
+                            if self.take(news, &session).is_err() {
+                                return End::Lost(self.heard.last());
+                            }
                         }
+                        let Ok(elsewhere) = session.note(results, self.node.is_some()) else {
+                            return End::Lost(self.heard.last());
+                        };
+                        self.send_away(elsewhere);
                     }
                     // Neither answered nor refused in time. Bytes may have come for messages.
                     None if wire.read() == session.read => return End::Lost(self.heard.last()),
@@ -228,8 +269,10 @@ impl Link {
                         return End::Lost(self.heard.last());
                     }
                     // All that came before the answer to the last ping is here by now.
-                    while let Some(message) = wire.next_now() {
-                        self.deliver(message);
+                    while let Some(news) = wire.next_now() {
+                        if self.take(news, &session).is_err() {
+                            return End::Lost(self.heard.last());
+                        }
                     }
                     return End::Left;
                 }
@@ -254,8 +297,38 @@ impl Link {
         }
     }
 
-    fn deliver(&self, message: Message) {
-        let _ = self.out.send(Item::Message(message));
+    /// An error: what it was subscribed to has ended here, and only a new connection tells why.
+    fn take(&mut self, news: News, session: &Session) -> Result<(), ()> {
+        match news {
+            News::Message(message) => {
+                let _ = self.out.send(Item::Message(message));
+            }
+            News::Ended(name) if session.is_ending(&name) || !self.wanted.contains(&name) => {}
+            News::Ended(_) if self.node.is_none() => return Err(()),
+            News::Ended(name) => {
+                self.wanted.remove(&name);
+                self.report(Report::Moved {
+                    name,
+                    to: None,
+                    since: Some(self.heard.last()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// These are not served here.
+    fn send_away(&mut self, elsewhere: Vec<(Name, RedisError)>) {
+        for (name, error) in elsewhere {
+            let from = self.node.as_ref().and_then(RedisEndpoint::address);
+            let to = from.and_then(|from| moved_to(&error, from));
+            self.wanted.remove(&name);
+            self.report(Report::Moved {
+                name,
+                to,
+                since: None,
+            });
+        }
     }
 
     /// What a fresh connection has to be told.
@@ -275,6 +348,7 @@ impl Heard {
         Self {
             base: Instant::now(),
             micros: Arc::default(),
+            parts: Arc::new(Published::new(Vec::new())),
         }
     }
 
@@ -283,7 +357,19 @@ impl Heard {
         self.micros.store(micros, Ordering::Relaxed);
     }
 
+    /// Of all connections: what has come on one says nothing of another.
     pub(super) fn last(&self) -> Instant {
+        let parts = self.parts.get();
+        let parts = parts.iter().map(Self::last).min();
+        parts.unwrap_or_else(|| self.last_here())
+    }
+
+    /// From now on it is what these have heard.
+    pub(super) fn consist_of(&self, parts: Vec<Self>) {
+        self.parts.set(parts);
+    }
+
+    fn last_here(&self) -> Instant {
         self.base + Duration::from_micros(self.micros.load(Ordering::Relaxed))
     }
 }
@@ -294,6 +380,8 @@ struct Session {
     /// To be told next.
     queue: Vec<Change>,
     under_way: Option<Applying>,
+    /// Of what is under way, the ends.
+    ending: Vec<Name>,
     /// When the answers are due, and what had been read before.
     deadline: Instant,
     read: u64,
@@ -312,6 +400,7 @@ impl Session {
             limit,
             queue,
             under_way: None,
+            ending: Vec::new(),
             deadline: Instant::now() + limit,
             read: 0,
             refused: Vec::new(),
@@ -331,6 +420,8 @@ impl Session {
     fn go_on(&mut self, wire: &Wire) {
         if self.under_way.is_none() && !self.queue.is_empty() {
             let changes = std::mem::take(&mut self.queue);
+            let ends = changes.iter().filter(|change| change.verb == Verb::Remove);
+            self.ending = ends.map(|change| change.name.clone()).collect();
             self.under_way = Some(Box::pin(wire.commands.clone().apply(changes)));
             self.wait_longer(wire);
         }
@@ -359,18 +450,30 @@ impl Session {
         self.read = wire.read();
     }
 
-    /// An error that is no answer of the server is the end of the connection.
-    fn note(&mut self, results: Results) -> Result<(), ()> {
+    /// Whether the server has been asked to end it.
+    fn is_ending(&self, name: &Name) -> bool {
+        self.ending.contains(name)
+    }
+
+    /// An error that is no answer of the server is the end of the connection. To a node, what belongs to
+    /// another one is not refused but `elsewhere`.
+    fn note(&mut self, results: Results, is_to_node: bool) -> Result<Vec<(Name, RedisError)>, ()> {
         self.under_way = None;
+        self.ending.clear();
+        let mut elsewhere = Vec::new();
         for (name, result) in results {
             let Err(error) = result else { continue };
             if error.is_io_error() {
                 return Err(());
             }
+            if is_to_node && matches!(error.code(), Some("MOVED" | "CLUSTERDOWN")) {
+                elsewhere.push((name, error));
+                continue;
+            }
             self.hopeless.push(name.clone());
             self.refused.push((name, error));
         }
-        Ok(())
+        Ok(elsewhere)
     }
 
     /// Permissions change.
@@ -390,10 +493,14 @@ impl Session {
     }
 }
 
-async fn connect(core: &Core<Redis>, database: &Database<RedisEndpoint>) -> Result<Wire, Fault> {
+async fn connect(
+    core: &Core<Redis>,
+    database: &Database<RedisEndpoint>,
+    endpoint: &RedisEndpoint,
+) -> Result<Wire, Fault> {
     let calls = database.calls(&core.config.calls);
     let wiring = Wiring::new(Purpose::PubSub, calls.response_timeout);
-    let opening = Wire::open(&core.backend, database.endpoint(), &wiring);
+    let opening = Wire::open(&core.backend, endpoint, &wiring);
     match timeout(calls.connect_timeout, opening).await {
         Ok(opened) => opened,
         Err(_) => Err(Fault::new(FaultKind::Silent, "no connection in time")),

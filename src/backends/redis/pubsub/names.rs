@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ::redis::ToRedisArgs;
+use ::redis::{PushKind, ToRedisArgs};
 
 /// How a message is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -46,6 +46,18 @@ impl Kind {
             (Verb::Remove, Self::Channel) => "UNSUBSCRIBE",
             (Verb::Remove, Self::Pattern) => "PUNSUBSCRIBE",
             (Verb::Remove, Self::ShardChannel) => "SUNSUBSCRIBE",
+        }
+    }
+
+    /// What a server pushes in answer.
+    pub(super) fn confirmation(self, verb: Verb) -> PushKind {
+        match (verb, self) {
+            (Verb::Add, Self::Channel) => PushKind::Subscribe,
+            (Verb::Add, Self::Pattern) => PushKind::PSubscribe,
+            (Verb::Add, Self::ShardChannel) => PushKind::SSubscribe,
+            (Verb::Remove, Self::Channel) => PushKind::Unsubscribe,
+            (Verb::Remove, Self::Pattern) => PushKind::PUnsubscribe,
+            (Verb::Remove, Self::ShardChannel) => PushKind::SUnsubscribe,
         }
     }
 }

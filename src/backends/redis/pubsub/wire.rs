@@ -45,6 +45,13 @@ enum Incoming {
     },
 }
 
+/// What comes without having been asked for.
+pub(super) enum News {
+    Message(Message),
+    /// A subscription has ended: as asked, or because the server serves its slot no longer.
+    Ended(Name),
+}
+
 /// A message, and which kind of subscription it came by.
 pub(crate) struct Message {
     pub(crate) kind: Kind,
@@ -106,32 +113,32 @@ impl Wire {
         })
     }
 
-    /// The next message; `None`: the connection has ended. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Option<Message> {
+    /// The next news; `None`: the connection has ended. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<News> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// A message that has come already.
-    pub(super) fn next_now(&mut self) -> Option<Message> {
+    /// News that have come already.
+    pub(super) fn next_now(&mut self) -> Option<News> {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         match self.poll_next(&mut cx) {
-            Poll::Ready(message) => message,
+            Poll::Ready(news) => news,
             Poll::Pending => None,
         }
     }
 
-    fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Message>> {
+    fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<News>> {
         loop {
-            let message = match &mut self.incoming {
+            let news = match &mut self.incoming {
                 Incoming::Resp2(messages) => {
                     let msg = std::task::ready!(messages.poll_next_unpin(cx));
-                    msg.map(Message::from_resp2)
+                    msg.map(Message::from_resp2).map(News::Message)
                 }
                 Incoming::Resp3 { pushes, .. } => {
                     match std::task::ready!(pushes.poll_recv(cx)) {
                         Some(push) if push.kind == PushKind::Disconnection => None,
-                        Some(push) => match Message::from_resp3(push) {
-                            Some(message) => Some(message),
+                        Some(push) => match News::of(push) {
+                            Some(news) => Some(news),
                             // The confirmation of a subscription, or a push of another kind.
                             None => continue,
                         },
@@ -140,7 +147,7 @@ impl Wire {
                 }
             };
             self.meter.replied();
-            return Poll::Ready(message);
+            return Poll::Ready(news);
         }
     }
 
@@ -169,7 +176,11 @@ impl Commands {
             (Self::Resp2(mut sink), Some(message)) => sink.ping_message(message).await,
             (Self::Resp3(mut con), message) => {
                 let reply = con.send_packed_command(cmd("PING").arg(message)).await?;
-                reply.extract_error()
+                match reply.extract_error()? {
+                    // Not asked for, and taken by the driver for the answer to whatever was.
+                    Value::Push { .. } => Err(unconfirmed()),
+                    pong => Ok(pong),
+                }
             }
         }
     }
@@ -200,7 +211,8 @@ async fn apply_resp3(mut con: MultiplexedConnection, changes: &[Change]) -> Vec<
         Ok(replies) => {
             let mut results: Vec<_> = replies
                 .into_iter()
-                .map(|reply| reply.extract_error().map(drop))
+                .zip(changes)
+                .map(|(reply, change)| confirmed(reply, change))
                 .collect();
             results.resize_with(changes.len(), || Err(unconfirmed()));
             results
@@ -209,8 +221,37 @@ async fn apply_resp3(mut con: MultiplexedConnection, changes: &[Change]) -> Vec<
     }
 }
 
+/// An end that the server declares by itself looks like an answer, and the driver takes it for one: every
+/// answer after it would be another's. So each is looked at, and a wrong one is the end of the connection.
+fn confirmed(reply: Value, Change { verb, name }: &Change) -> RedisResult<()> {
+    let is_ours = |kind: &PushKind, data: &[Value]| {
+        let of = data.first();
+        *kind == name.kind.confirmation(*verb)
+            && matches!(of, Some(Value::BulkString(of)) if **of == *name.bytes)
+    };
+    match reply.extract_error()? {
+        Value::Push { kind, data } if is_ours(&kind, &data) => Ok(()),
+        _ => Err(unconfirmed()),
+    }
+}
+
 fn unconfirmed() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()
+}
+
+impl News {
+    fn of(push: PushInfo) -> Option<Self> {
+        if push.kind != PushKind::SUnsubscribe {
+            return Message::from_resp3(push).map(Self::Message);
+        }
+        match push.data.into_iter().next() {
+            Some(Value::BulkString(bytes)) => Some(Self::Ended(Name {
+                kind: Kind::ShardChannel,
+                bytes: bytes.into(),
+            })),
+            _ => None,
+        }
+    }
 }
 
 impl Message {
@@ -231,5 +272,42 @@ impl Message {
         };
         let msg = Msg::from_push_info(push)?;
         Some(Self { kind, msg })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(kind: PushKind, of: &str) -> Value {
+        let of = Value::BulkString(of.as_bytes().to_vec());
+        let data = vec![of, Value::Int(1)];
+        Value::Push { kind, data }
+    }
+
+    /// A server that hands a slot over ends its subscriptions in the midst of answers to something else.
+    #[test]
+    fn an_end_that_nobody_asked_for_is_no_answer() {
+        let change = |verb| Change {
+            verb,
+            name: Name {
+                kind: Kind::ShardChannel,
+                bytes: b"news".as_slice().into(),
+            },
+        };
+        let (add, remove) = (change(Verb::Add), change(Verb::Remove));
+        assert_eq!(confirmed(push(PushKind::SSubscribe, "news"), &add), Ok(()));
+        assert_eq!(
+            confirmed(push(PushKind::SUnsubscribe, "news"), &remove),
+            Ok(())
+        );
+        for (reply, change) in [
+            (push(PushKind::SUnsubscribe, "news"), &add),
+            (push(PushKind::SUnsubscribe, "other"), &remove),
+            (push(PushKind::SSubscribe, "other"), &add),
+            (Value::SimpleString("PONG".to_owned()), &add),
+        ] {
+            assert!(confirmed(reply, change).unwrap_err().is_io_error());
+        }
     }
 }
