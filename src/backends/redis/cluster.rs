@@ -14,6 +14,7 @@ mod replies;
 mod seeds;
 mod slots;
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 // Held for a few instructions.
 #[allow(clippy::disallowed_types)]
@@ -39,6 +40,7 @@ use self::replies::{
 };
 pub(super) use self::seeds::Seeds;
 pub(super) use self::slots::{Layout, slot};
+use super::commands::{timeout as waiting_time, with_timeout};
 use super::endpoint::RedisEndpoint;
 use super::endpoint::place::Address;
 use super::server::{self, ClientMark, Opener, PROBE_KEY, Server, text_of};
@@ -59,12 +61,17 @@ pub(super) struct Cluster {
     /// Of a private connection: the slot of what is watched.
     #[allow(clippy::disallowed_types)]
     watched: Mutex<Option<u16>>,
+    /// Of a private connection: the node that has its last command, and what it calls us.
+    #[allow(clippy::disallowed_types)]
+    sent_to: Mutex<Option<SentTo>>,
     private: bool,
     /// How long a command may wait for a connection to a node.
     patience: Duration,
     turn: AtomicUsize,
     _keeper: AbortOnDropHandle<()>,
 }
+
+type SentTo = (Address, Option<ClientMark>);
 
 /// How often a command is sent on before its last answer is taken for one.
 const REDIRECTS: usize = 8;
@@ -158,6 +165,7 @@ impl Cluster {
             lost: wiring.lost,
             marks,
             watched: Default::default(),
+            sent_to: Default::default(),
             private: wiring.purpose == Purpose::Lane,
             patience: wiring.response_timeout / 2,
             turn: AtomicUsize::new(0),
@@ -252,6 +260,9 @@ impl Cluster {
     ///
     /// An i/o error is the end of the whole: whoever gets one waits for a new connection.
     pub(super) async fn send(&self, cmd: &Cmd) -> RedisResult<Value> {
+        if self.private {
+            *self.sending() = None;
+        }
         let result = match plan(cmd) {
             _ if self.private && name(cmd) == "WATCH" => self.watch(cmd).await,
             _ if self.private && name(cmd) == "UNWATCH" => self.unwatch(cmd).await,
@@ -295,6 +306,13 @@ impl Cluster {
         let mut redirect = first;
         let mut redirects = 0;
         let patience = Instant::now() + self.patience;
+        // One that waits at a node is sent away when its slot moves, and has waited by then.
+        let wait = match self.private {
+            true => waiting_time(cmd),
+            false => None,
+        };
+        let ends = wait.and_then(|wait| Instant::now().checked_add(wait));
+        let mut cmd = Cow::Borrowed(cmd);
         loop {
             let (address, ask) = match redirect.take() {
                 Some(Redirect { to, ask, .. }) => (to, ask),
@@ -304,14 +322,17 @@ impl Cluster {
                 },
             };
             let node = self.node(&address).await?;
+            if self.private {
+                *self.sending() = Some((address.clone(), node.mark().cloned()));
+            }
             let reply = match ask {
                 true => {
                     let mut asking = pipe();
-                    asking.cmd("ASKING").add_command(cmd.clone());
+                    asking.cmd("ASKING").add_command((*cmd).clone());
                     let replies = node.send_batch(&asking, 1, 1).await?;
                     replies.into_iter().next().ok_or_else(misfit)?
                 }
-                false => node.send(cmd).await?,
+                false => node.send(&cmd).await?,
             };
             if is_under_way(&reply) && Instant::now() < patience {
                 sleep(PAUSE).await;
@@ -321,6 +342,10 @@ impl Cluster {
             redirects += 1;
             if redirect.is_none() || redirects > REDIRECTS {
                 return Ok(reply);
+            }
+            if let Some(ends) = ends {
+                let left = ends.saturating_duration_since(Instant::now());
+                cmd = Cow::Owned(with_timeout(&cmd, left));
             }
         }
     }
@@ -543,8 +568,14 @@ impl Cluster {
         Ok(replies)
     }
 
+    /// Of a private connection: which node has its last command, as far as that has been sent, and what
+    /// we are called there. Another one when it has been sent on.
+    pub(super) fn sent_to(&self) -> Option<SentTo> {
+        self.sending().clone()
+    }
+
     /// A connection to this node, made if there is none.
-    async fn node(&self, address: &Address) -> RedisResult<Server> {
+    pub(super) async fn node(&self, address: &Address) -> RedisResult<Server> {
         let map = self.map.get();
         let known = map.node(address).and_then(|node| node.connected.as_ref());
         if let Some(known) = known {
@@ -595,6 +626,11 @@ impl Cluster {
 
     fn watched(&self) -> Option<u16> {
         *self.watching()
+    }
+
+    #[allow(clippy::disallowed_types)]
+    fn sending(&self) -> std::sync::MutexGuard<'_, Option<SentTo>> {
+        self.sent_to.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[allow(clippy::disallowed_types)]

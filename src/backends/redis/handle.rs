@@ -20,7 +20,7 @@ use super::endpoint::RedisEndpoint;
 use super::endpoint::place::{Address, Place};
 use super::lane::Lane;
 use super::scripts::{Script, Scripts, Sha};
-use super::server::{ClientMark, NAMELESS, Opener, PROBE_KEY, Server, said_by};
+use super::server::{ClientMark, NAMELESS, Opener, PROBE_KEY, Server, fault, said_by};
 use crate::engine::backend::{Backend, Depth, Fault, FaultKind, Mark, Meter, Verdict, Wiring};
 use crate::engine::database::Database;
 
@@ -57,6 +57,21 @@ struct Shared {
     /// Scripts that this connection has loaded, and what it was then: see [`RedisHandle::nodes`].
     #[allow(clippy::disallowed_types)]
     loaded: Mutex<(u64, Vec<Sha>)>,
+}
+
+/// Where a command is that blocks a private connection.
+pub(super) enum Blocked {
+    /// Not at a server yet.
+    Nowhere,
+    /// Where our connection has no name, so that nobody can speak of it.
+    Nameless,
+    At(Spot),
+}
+
+/// A connection by its name at a server: at a node of a cluster, or at the one there is.
+pub(super) struct Spot {
+    node: Option<Address>,
+    pub(super) mark: ClientMark,
 }
 
 /// What names a connection where it leads to.
@@ -161,6 +176,19 @@ impl Redis {
         seeds.look(&self.opener, endpoint, wiring, first).await
     }
 
+    /// A connection to the server of a spot only.
+    pub(super) async fn connect_to(
+        &self,
+        spot: &Spot,
+        endpoint: &RedisEndpoint,
+        wiring: Wiring,
+    ) -> Result<RedisHandle, Fault> {
+        match &spot.node {
+            Some(node) => self.open(&endpoint.at(node.clone())?, wiring).await,
+            None => self.open(endpoint, wiring).await,
+        }
+    }
+
     async fn open(&self, endpoint: &RedisEndpoint, wiring: Wiring) -> Result<RedisHandle, Fault> {
         let meter = wiring.meter.clone();
         let con = match endpoint.place() {
@@ -262,6 +290,32 @@ impl RedisHandle {
         match &self.con {
             Con::Server(server) => server.mark(),
             Con::Cluster(_) => None,
+        }
+    }
+
+    /// Where the command is that was sent last, on a private connection.
+    pub(super) fn blocked(&self) -> Blocked {
+        let (node, mark) = match &self.con {
+            Con::Server(server) => (None, server.mark().cloned()),
+            Con::Cluster(cluster) => match cluster.sent_to() {
+                Some((node, mark)) => (Some(node), mark),
+                None => return Blocked::Nowhere,
+            },
+        };
+        match mark {
+            Some(mark) => Blocked::At(Spot { node, mark }),
+            None => Blocked::Nameless,
+        }
+    }
+
+    /// A command to the server of a spot.
+    pub(super) async fn ask_at(&self, spot: &Spot, command: &Cmd) -> Result<Value, Fault> {
+        match (&self.con, &spot.node) {
+            (Con::Cluster(cluster), Some(node)) => {
+                let node = cluster.node(node).await;
+                node.map_err(|error| fault(&error))?.ask(command).await
+            }
+            (_, _) => self.ask(command).await,
         }
     }
 

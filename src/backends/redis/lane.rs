@@ -9,13 +9,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ::redis::{Cmd, RedisError, RedisResult, Value, cmd};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::commands::{timeout, with_timeout};
 use super::error::{from_redis, to_redis};
-use super::handle::{Redis, RedisHandle};
+use super::handle::{Blocked, Redis, RedisHandle, Spot};
 use super::operation::{Batch, Single};
-use super::server::ClientMark;
 use crate::engine::backend::{
     Backend, Class, FaultKind, LostSignal, NotSent, Phase, Purpose, Wiring,
 };
@@ -321,36 +320,37 @@ async fn run_until_moved(
     limits: Limits,
 ) -> (LaneEnd<Value>, bool) {
     let conn = lane.live.conn.clone();
-    let mark = lane.handle.mark().cloned();
+    let handle = lane.handle.clone();
     let mut run = pin!(lane.run(core, op, limit));
     tokio::select! {
         biased;
         end = &mut run => return (end, false),
         () = left(core, &conn) => {}
     }
-    let Some(mark) = mark else {
+    let until = Instant::now() + limits.response_timeout;
+    let released = tokio::select! {
+        biased;
+        end = &mut run => return (end, true),
+        released = timeout_at(until, release(core, &conn, &handle)) => released,
+    };
+    let end = match released {
+        Ok(Released::Yes) => timeout_at(until, run).await.unwrap_or(LaneEnd::GivenUp),
+        Err(_) => LaneEnd::GivenUp,
         // A server that cannot name the connection cannot release it: it waits on where it is, as
         // long as there is something to wait for.
-        let end = tokio::select! {
+        Ok(Released::Nameless) => tokio::select! {
             biased;
-            end = &mut run => end,
+            end = run => end,
             () = conn.lost.wait() => LaneEnd::GivenUp,
-        };
-        return (end, true);
+        },
     };
-    let releasing = async {
-        release(core, &conn, &mark).await;
-        std::future::pending().await
-    };
-    let answered = async {
-        tokio::select! {
-            biased;
-            end = &mut run => end,
-            end = releasing => end,
-        }
-    };
-    let end = tokio::time::timeout(limits.response_timeout, answered).await;
-    (end.unwrap_or(LaneEnd::GivenUp), true)
+    (end, true)
+}
+
+/// Whether a server was asked to let a blocked connection go.
+enum Released {
+    Yes,
+    Nameless,
 }
 
 /// Ends once the client has left the database for another one or for none. A connection to it that is
@@ -364,26 +364,35 @@ async fn left(core: &Core<Redis>, conn: &Conn<Redis>) {
 }
 
 /// Asks the server to answer a blocked connection as if its time were up; again, if the command has
-/// not begun to block yet. Ends when it has been released.
-async fn release(core: &Core<Redis>, conn: &Conn<Redis>, mark: &ClientMark) {
-    let mut unblock = cmd("CLIENT");
-    unblock.arg("UNBLOCK").arg(mark.id).arg("TIMEOUT");
+/// not begun to block yet, or has been sent on to another node. Ends when it has been released.
+async fn release(core: &Core<Redis>, conn: &Conn<Redis>, blocked: &RedisHandle) -> Released {
     loop {
-        let beside = match conn.lost.is_lost() {
-            false => Ok(conn.handle.clone()),
-            true => {
-                let calls = conn.database.calls(&core.config.calls);
-                let wiring = Wiring::new(Purpose::Probe, calls.response_timeout);
-                core.backend.connect(&conn.database, wiring).await
-            }
-        };
-        if let Ok(beside) = beside
-            && let Ok(Value::Int(1)) = beside.ask(&unblock).await
-        {
-            return;
+        match blocked.blocked() {
+            Blocked::Nameless => return Released::Nameless,
+            Blocked::At(spot) if unblock(core, conn, &spot).await => return Released::Yes,
+            Blocked::At(_) | Blocked::Nowhere => {}
         }
         tokio::time::sleep(UNBLOCK_PAUSE).await;
     }
+}
+
+/// True: it was blocked, and is not any more.
+async fn unblock(core: &Core<Redis>, conn: &Conn<Redis>, spot: &Spot) -> bool {
+    let mut unblock = cmd("CLIENT");
+    unblock.arg("UNBLOCK").arg(spot.mark.id).arg("TIMEOUT");
+    let answer = match conn.lost.is_lost() {
+        false => conn.handle.ask_at(spot, &unblock).await,
+        true => {
+            let calls = conn.database.calls(&core.config.calls);
+            let wiring = Wiring::new(Purpose::Probe, calls.response_timeout);
+            let endpoint = conn.database.endpoint();
+            match core.backend.connect_to(spot, endpoint, wiring).await {
+                Ok(beside) => beside.ask(&unblock).await,
+                Err(fault) => Err(fault),
+            }
+        }
+    };
+    matches!(answer, Ok(Value::Int(1)))
 }
 
 const UNBLOCK_PAUSE: Duration = Duration::from_millis(20);
