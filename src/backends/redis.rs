@@ -21,6 +21,7 @@ mod handle;
 mod lag_aware;
 mod lane;
 mod operation;
+mod pairing;
 #[cfg(any(feature = "bb8", feature = "r2d2"))]
 mod pool;
 mod pubsub;

@@ -19,6 +19,7 @@ use super::connector::{Connector, Dialer, HANDSHAKE_CAP, REPLY_CAP};
 use super::credentials::{greeting, renew};
 use super::endpoint::RedisEndpoint;
 use super::endpoint::place::Place;
+use super::pairing::Paired;
 use crate::engine::backend::{
     Class, Fault, FaultKind, LostSignal, Meter, Phase, Purpose, Refusal, Verdict, Wiring,
 };
@@ -86,6 +87,7 @@ impl Opener {
         let cap = Arc::new(AtomicU64::new(HANDSHAKE_CAP));
         let (info, expires) = greeting(endpoint).await?;
         let stream = (self.dialer.transport(endpoint, &wiring, cap.clone())).await?;
+        let stream = Paired::new(stream);
         // Deadlines are the engine's: its sweep costs less than a timer per command.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
