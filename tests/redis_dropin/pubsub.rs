@@ -257,7 +257,11 @@ async fn after_a_kill_everything_is_subscribed_on_the_next_database_and_the_gap_
         let client = databases.client_speaking(protocol).await;
         let mut events = client.events();
         let mut pubsub = client.get_async_pubsub().await.unwrap();
-        pubsub.subscribe(&["news", "weather"]).await.unwrap();
+        pubsub
+            .subscribe(&["news", "weather", "left"])
+            .await
+            .unwrap();
+        pubsub.unsubscribe("left").await.unwrap();
         // The last word of the database is the answer to this: the gap begins there at the earliest.
         let last_word = Instant::now();
         pubsub.psubscribe("sport.*").await.unwrap();
@@ -273,6 +277,8 @@ async fn after_a_kill_everything_is_subscribed_on_the_next_database_and_the_gap_
             assert_eq!(receivers, 1, "{channel}");
             hear(&mut pubsub, payload).await;
         }
+        let receivers: i64 = databases.west.cmd(&["PUBLISH", "left", "4"]).await;
+        assert_eq!(receivers, 0, "what was left stays left");
         let event = async {
             loop {
                 if let Some(Event::Resubscribed { database, gap }) = events.next().await {
