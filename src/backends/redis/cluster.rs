@@ -9,6 +9,7 @@
 
 mod keeper;
 mod map;
+mod marks;
 mod plan;
 mod replies;
 mod seeds;
@@ -33,6 +34,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::keeper::{Keeper, Nodes, Order};
 use self::map::Map;
+pub(super) use self::marks::Marks;
+use self::marks::Used;
 use self::plan::{Gather, Plan, Split, name, plan, slot_of, word};
 use self::replies::{
     CROSSSLOT, Redirect, TRYAGAIN, after, cursor, in_one, is_under_way, misfit, not_found, partly,
@@ -47,11 +50,6 @@ use super::server::{self, ClientMark, Opener, PROBE_KEY, Server, text_of};
 use crate::engine::backend::{Depth, Fault, FaultKind, LostSignal, Purpose, Verdict, Wiring};
 use crate::engine::published::Published;
 
-/// What names our connections at the nodes; grows as nodes come.
-#[derive(Debug, Default)]
-#[allow(clippy::disallowed_types)]
-pub(super) struct Marks(Mutex<Vec<(Address, Option<ClientMark>)>>);
-
 /// Connections to the nodes of a cluster.
 pub(super) struct Cluster {
     map: Arc<Published<Arc<Map>>>,
@@ -64,6 +62,8 @@ pub(super) struct Cluster {
     /// Of a private connection: the node that has its last command, and what it calls us.
     #[allow(clippy::disallowed_types)]
     sent_to: Mutex<Option<SentTo>>,
+    /// Of a private connection. What is watched on one may be lost with any of them.
+    used: Arc<Used>,
     private: bool,
     /// How long a command may wait for a connection to a node.
     patience: Duration,
@@ -92,28 +92,6 @@ pub(super) fn moved_to(error: &RedisError, from: &Address) -> Option<Address> {
     (!redirect.ask).then_some(redirect.to)
 }
 
-// === impl Marks ===
-
-impl Marks {
-    fn add(&self, address: &Address, handle: &Server) {
-        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if marks.len() >= MOST_MARKS {
-            marks.remove(0);
-        }
-        marks.push((address.clone(), handle.mark().cloned()));
-    }
-
-    fn all(&self) -> Vec<(Address, Option<ClientMark>)> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-/// Of one set of connections; nodes come and go for as long as it stands.
-const MOST_MARKS: usize = 1024;
-
 // === impl Cluster ===
 
 impl Cluster {
@@ -140,6 +118,7 @@ impl Cluster {
         let map = Arc::new(Published::new(Arc::new(map)));
         let marks = Arc::new(Marks::default());
         let (orders, received) = mpsc::unbounded_channel();
+        let used = Arc::new(Used::default());
         let eager = nodes.is_eager();
         // Until the end of this, whoever gives up gives up all of it.
         let mut keeper = Keeper::new(
@@ -147,6 +126,7 @@ impl Cluster {
             seeds.clone(),
             map.clone(),
             marks.clone(),
+            used.clone(),
             received,
         );
         if primaries.contains(&address) {
@@ -166,6 +146,7 @@ impl Cluster {
             marks,
             watched: Default::default(),
             sent_to: Default::default(),
+            used,
             private: wiring.purpose == Purpose::Lane,
             patience: wiring.response_timeout / 2,
             turn: AtomicUsize::new(0),
@@ -576,6 +557,9 @@ impl Cluster {
 
     /// A connection to this node, made if there is none.
     pub(super) async fn node(&self, address: &Address) -> RedisResult<Server> {
+        if self.private {
+            self.used.add(address);
+        }
         let map = self.map.get();
         let known = map.node(address).and_then(|node| node.connected.as_ref());
         if let Some(known) = known {

@@ -10,8 +10,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Marks;
 use super::map::{Connected, Map};
+use super::marks::{Marks, Used};
 use super::seeds::Seeds;
 use super::slots::Layout;
 use crate::backends::redis::endpoint::RedisEndpoint;
@@ -26,6 +26,7 @@ pub(super) struct Keeper {
     seeds: Arc<Seeds>,
     map: Arc<Published<Arc<Map>>>,
     marks: Arc<Marks>,
+    used: Arc<Used>,
     lost: LostSignal,
     orders: mpsc::UnboundedReceiver<Order>,
     connecting: FuturesUnordered<BoxFuture<'static, (Address, Result<Opened, Fault>)>>,
@@ -92,6 +93,7 @@ impl Keeper {
         seeds: Arc<Seeds>,
         map: Arc<Published<Arc<Map>>>,
         marks: Arc<Marks>,
+        used: Arc<Used>,
         orders: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
         Self {
@@ -100,6 +102,7 @@ impl Keeper {
             seeds,
             map,
             marks,
+            used,
             orders,
             connecting: FuturesUnordered::new(),
             waiting: HashMap::new(),
@@ -120,11 +123,13 @@ impl Keeper {
                 () = lost.wait() => return,
                 Some((address, serial)) = self.losses.next() => {
                     let map = self.map.get();
-                    // One that serves nothing any more may go.
+                    // One that serves nothing any more may go, and so may one that a private connection
+                    // has nothing on.
                     if map.node(&address).is_some_and(|node| {
                         node.connected.as_ref().is_some_and(|known| known.serial == serial)
                     }) {
-                        if map.is_owner(&address) {
+                        let needed = self.nodes.is_eager() || self.used.contains(&address);
+                        if map.is_owner(&address) && needed {
                             self.lost.report();
                             return;
                         }
