@@ -1,5 +1,13 @@
 //! A password, a token, a URL's userinfo or a value of the user appears in nothing that we say.
 
+#[cfg(all(
+    feature = "blocking",
+    feature = "e6data",
+    feature = "metrics",
+    feature = "tracing"
+))]
+mod everywhere;
+
 use std::error::Error as _;
 use std::fmt::{Debug, Display};
 use std::future::ready;
@@ -30,6 +38,8 @@ use tokio::time::{Instant, sleep, timeout};
 const PASSWORD: &str = "cAnary/pw+7f3a 9c";
 const USER: &str = "cAnary_user_51d0";
 const VALUE: &str = "cAnary-value-b8e2";
+/// Printable, as a token is that goes into a header.
+const TOKEN: &str = "cAnary.token-0c4e";
 
 /// Everything said so far, and what must not be in it.
 #[derive(Clone, Default)]
@@ -89,7 +99,7 @@ impl Said {
     fn is_harmless(&self) {
         let said = self.everything();
         assert!(said.len() > 20, "nothing was said");
-        for secret in [PASSWORD, USER, VALUE] {
+        for secret in [PASSWORD, USER, VALUE, TOKEN] {
             for form in forms(secret) {
                 if let Some(line) = said.lines().find(|line| line.contains(&form)) {
                     panic!("{form:?} in {line}");
