@@ -15,6 +15,9 @@ pub(crate) mod decode;
 mod endpoint;
 mod environment;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod herald;
 mod parameter;
 mod query;
