@@ -201,7 +201,8 @@ def run(mutant):
 
 def command(words, limit):
     """Ends with all it started, whether by itself or at the limit (None)."""
-    environment = dict(os.environ, CARGO_TARGET_DIR=str(BUILD), RUST_BACKTRACE="0")
+    # Nobody debugs a mutant, and what a debugger wants is most of a build.
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(BUILD), CARGO_PROFILE_DEV_DEBUG="0", RUST_BACKTRACE="0")
     child = subprocess.Popen(words, cwd=COPY, env=environment, stdin=subprocess.DEVNULL, text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     try:
