@@ -8,16 +8,25 @@ pub(crate) const PINNED: &str = "--pinned";
 
 /// Replaces this process by the same one under `taskset`; returns only if that fails, with the problem.
 pub(crate) fn again_on_one_core(args: &[String]) -> String {
-    let exe = match std::env::current_exe() {
-        Ok(exe) => exe,
-        Err(error) => return format!("cannot find itself: {error}"),
-    };
-    let error = Command::new("taskset")
+    match itself_on_one_core(args) {
+        Ok(mut itself) => no_taskset(&itself.exec()),
+        Err(problem) => problem,
+    }
+}
+
+/// This program under `taskset`, to be started.
+pub(crate) fn itself_on_one_core(args: &[String]) -> Result<Command, String> {
+    let exe = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
+    let mut itself = Command::new("taskset");
+    itself
         .args(["-c", &last_allowed_core()])
         .arg(exe)
         .args(args)
-        .arg(PINNED)
-        .exec();
+        .arg(PINNED);
+    Ok(itself)
+}
+
+pub(crate) fn no_taskset(error: &std::io::Error) -> String {
     format!("taskset cannot be run ({error}): install it (Debian package util-linux)")
 }
 
