@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Breaks the crate on purpose, one small breakage after the other: a named test must notice each.
 
-Works on a copy of the tree under target/mutants, and first runs the named tests on the unbroken copy,
+Works on a copy of the tree in mutants/ of the target directory, and first runs the named tests on the unbroken copy,
 where each must pass and exist. `tests/run --mutants` calls it; a name or a part of one picks mutants:
 
     tests/mutants.py [--list] [NAME]...
@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPY = ROOT / "target" / "mutants" / "tree"
-BUILD = ROOT / "target" / "mutants" / "build"
+WORK = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "mutants"
+COPY = WORK / "tree"
+BUILD = WORK / "build"
 BUILD_LIMIT = 900
 # A mutant may well make a test hang; on the unbroken tree each takes seconds.
 TEST_LIMIT = 120
@@ -41,6 +42,7 @@ LIB = ("--lib",)
 DRIVER = ("--test", "driver")
 ENGINE = ("--test", "engine")
 DROPIN = ("--test", "redis_dropin")
+CLUSTER = ("--test", "redis_cluster")
 
 MUTANTS = [
     # Never run a non-idempotent command twice.
@@ -62,6 +64,9 @@ MUTANTS = [
     Mutant("fence by id alone", "src/backends/redis/server.rs",
            'kills.arg("ADDR").arg(&mark.addr);', "",
            DRIVER, "the_old_connections_are_killed_by_id_and_address_before_the_database_serves_again"),
+    Mutant("hand out a reply that nobody asked for", "src/backends/redis/pairing.rs",
+           "if *owed == 0 && !self.is_push && !refusal {", "if *owed == u64::MAX && !self.is_push && !refusal {",
+           ("--test", "hostile"), "a_server_that_answers_twice_gives_nobody_anothers_reply"),
     Mutant("spend retries without end", "src/engine/retry.rs",
            "if state.tokens < 1.0 {", "if state.tokens < f64::MIN {",
            ENGINE, "retries_stay_within_their_budget"),
@@ -69,6 +74,9 @@ MUTANTS = [
     Mutant("wake nobody at the deadline", "src/engine/calls.rs",
            "                    if slot.deadline <= now {", "                    if slot.deadline <= now && now == 0 {",
            ENGINE, "every_response_timeout_and_deadline_holds_to_ten_milliseconds"),
+    Mutant("wait anew after a slot has moved", "src/backends/redis/cluster.rs",
+           "cmd = Cow::Owned(with_timeout(&cmd, left));", "cmd = Cow::Owned(with_timeout(&cmd, left.max(Duration::from_secs(4))));",
+           CLUSTER, "who_is_sent_on_waits_no_longer_for_it"),
     Mutant("take a caller who gave up for an answer", "src/engine/calls.rs",
            "State::Abandoned if front.read != read => {}", "State::Abandoned => {}",
            LIB, "engine::calls"),
@@ -102,7 +110,14 @@ MUTANTS = [
     Mutant("prefer the lightest", "src/engine/strategy.rs",
            "candidate.weight > best.weight", "candidate.weight < best.weight",
            LIB, "the_highest_weight_wins_and_ties_are_stable"),
+    Mutant("wait on where a node was left", "src/backends/redis/lane.rs",
+           "Blocked::At(spot) if unblock(core, conn, &spot).await => return Released::Yes,",
+           "Blocked::At(spot) if unblock(core, conn, &spot).await && conn.lost.is_lost() => return Released::Yes,",
+           CLUSTER, "who_waits_on_a_node_moves_along_with_a_planned_switch_and_back"),
     # Subscriptions.
+    Mutant("look for shard channels in one place", "src/backends/redis/pubsub/spread/table.rs",
+           "Kind::ShardChannel if self.shards => {", "Kind::ShardChannel if self.shards && self.holds && self.leaving => {",
+           CLUSTER, "each_shard_channel_is_subscribed_to_on_the_node_of_its_slot_and_no_node_twice"),
     Mutant("forget one subscription", "src/backends/redis/pubsub/link.rs",
            "        names\n            .map(|name| Change {", "        names\n            .skip(1)\n            .map(|name| Change {",
            DROPIN, "after_a_kill_everything_is_subscribed_on_the_next_database_and_the_gap_is_told"),

@@ -97,26 +97,21 @@ impl Tally {
 
     /// A call timed out on a connection that has given no byte since it began.
     pub(crate) fn book_silence(&self, episode: u64) {
-        {
-            let Some(mut pending) = self.lock_in(episode) else {
-                return;
-            };
-            pending.silent = true;
-            pending.changed = true;
-        }
-        self.news.notify_one();
+        self.book_as(episode, |pending| pending.silent = true);
     }
 
     /// A call was answered by what counts as a failure.
     pub(crate) fn book_failure(&self, episode: u64) {
-        {
-            let Some(mut pending) = self.lock_in(episode) else {
-                return;
-            };
-            pending.failed += 1;
+        self.book_as(episode, |pending| pending.failed += 1);
+    }
+
+    fn book_as(&self, episode: u64, change: impl FnOnce(&mut Pending)) {
+        if let Some(mut pending) = self.lock_in(episode) {
+            change(&mut pending);
             pending.changed = true;
+            drop(pending);
+            self.news.notify_one();
         }
-        self.news.notify_one();
     }
 
     /// A write went through: what was refused before it does not persist.

@@ -91,6 +91,16 @@ impl RedisCluster {
         unreachable!("every node has slots")
     }
 
+    /// Hands the slot of a key over, which holds nothing. The one that has it then knows first.
+    pub(crate) async fn hand_over(&self, key: &str, from: usize, to: usize) {
+        let slot: u16 = self.nodes[0].cmd(&["CLUSTER", "KEYSLOT", key]).await;
+        let (slot, to_id) = (slot.to_string(), self.id(to).await);
+        for node in [to, from] {
+            let order = ["CLUSTER", "SETSLOT", &slot, "NODE", &to_id];
+            let () = self.nodes[node].cmd(&order).await;
+        }
+    }
+
     async fn settle(&self, what: &str, condition: impl AsyncFn(&RedisServer) -> bool) {
         for node in &self.nodes {
             eventually(LIMIT, what, async || condition(node).await).await;

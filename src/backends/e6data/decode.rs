@@ -14,6 +14,8 @@ mod vector;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use columns::every_kind;
 pub use columns::{Column, ColumnType, Metadata};
 pub use value::{Date, DateTime, Decimal, FromValue, Interval, TimestampTz, Value};
 

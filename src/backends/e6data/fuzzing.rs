@@ -19,26 +19,8 @@ pub fn batch(bytes: &[u8], metadata: &Metadata) -> Result<Option<Batch>, DecodeE
 
 /// A column for every byte, of the kind that it stands for.
 pub fn metadata_of(kinds: &[u8]) -> Metadata {
-    use ColumnType as T;
-    let all = [
-        T::Binary,
-        T::Boolean,
-        T::Double,
-        T::Float,
-        T::Integer,
-        T::Long,
-        T::String,
-        T::Date,
-        T::DateTime,
-        T::TimestampTz,
-        T::Decimal,
-        T::Interval,
-        T::Struct,
-        T::Map,
-        T::Array,
-        T::Null,
-        T::Other("INT96".to_owned()),
-    ];
+    let mut all = decode::every_kind().to_vec();
+    all.push(ColumnType::Other("INT96".to_owned()));
     let kind = |byte: &u8| all[usize::from(*byte) % all.len()].clone();
     let columns: Vec<_> = kinds
         .iter()

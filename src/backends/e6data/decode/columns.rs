@@ -70,6 +70,30 @@ pub enum ColumnType {
     Other(String),
 }
 
+/// All that have a name.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn every_kind() -> [ColumnType; 16] {
+    use ColumnType as T;
+    [
+        T::Binary,
+        T::Boolean,
+        T::Double,
+        T::Float,
+        T::Integer,
+        T::Long,
+        T::String,
+        T::Date,
+        T::DateTime,
+        T::TimestampTz,
+        T::Decimal,
+        T::Interval,
+        T::Struct,
+        T::Map,
+        T::Array,
+        T::Null,
+    ]
+}
+
 impl Column {
     /// A column without a zone and a format.
     pub fn new(name: impl Into<String>, kind: ColumnType) -> Self {

@@ -289,26 +289,7 @@ fn values_become_what_is_asked_for_or_say_why_not() {
 // --- there and back ---
 
 fn columns() -> impl Strategy<Value = Vec<ColumnType>> {
-    use ColumnType as T;
-    let kinds = [
-        T::Binary,
-        T::Boolean,
-        T::Double,
-        T::Float,
-        T::Integer,
-        T::Long,
-        T::String,
-        T::Date,
-        T::DateTime,
-        T::TimestampTz,
-        T::Decimal,
-        T::Interval,
-        T::Struct,
-        T::Map,
-        T::Array,
-        T::Null,
-    ];
-    vec(prop::sample::select(kinds.to_vec()), 1..5)
+    vec(prop::sample::select(every_kind().to_vec()), 1..5)
 }
 
 fn value(kind: &ColumnType, n: i64, wide: i128, text: &str) -> Value {

@@ -1,44 +1,18 @@
-//! Commands that wait on a node of a Redis Cluster, with real servers.
-
-mod support;
+//! Commands that wait on a node.
 
 use std::time::Duration;
 
-use multidb::redis::{MultiDbConnection, Redis, RedisEndpoint, from_redis};
-use multidb::{Builder, Database, ErrorKind, MultiDbClient};
+use multidb::ErrorKind;
+use multidb::redis::{MultiDbConnection, from_redis};
 use redis::streams::{StreamReadOptions, StreamReadReply};
 use redis::{AsyncCommands, RedisError, RedisResult};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use support::eventually;
-use support::redis_cluster::RedisCluster;
-use support::redis_server::RedisServer;
-
-const LIMIT: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(10);
-
-async fn bounded(test: impl Future<Output = ()>) {
-    timeout(LIMIT, test).await.expect("the test hangs");
-}
-
-/// A cluster, and a server to go to.
-async fn pair(cluster: &RedisCluster, other: &RedisServer) -> MultiDbClient<Redis> {
-    let database = |name: &str, url: &str, weight| {
-        let endpoint = RedisEndpoint::parse(url).unwrap();
-        let database = Database::new(name, endpoint).unwrap();
-        database.weight(weight).unwrap()
-    };
-    let builder: Builder<Redis> = MultiDbClient::builder();
-    let client = builder
-        .database(database("cluster", &cluster.url(), 1.0))
-        .database(database("other", &other.url(), 0.5))
-        .connect()
-        .await
-        .unwrap();
-    assert_eq!(client.active().unwrap(), *"cluster");
-    client
-}
+use crate::rig::{SOON, bounded, pair};
+use crate::support::eventually;
+use crate::support::redis_cluster::{RedisCluster, is_ok};
+use crate::support::redis_server::RedisServer;
 
 type Popped = RedisResult<Option<(String, String)>>;
 
@@ -66,22 +40,13 @@ async fn blocked(server: &RedisServer, clients: usize) {
     .await;
 }
 
-async fn hand_over(cluster: &RedisCluster, key: &str, from: usize, to: usize) {
-    let slot: u16 = cluster.nodes[0].cmd(&["CLUSTER", "KEYSLOT", key]).await;
-    let (slot, to_id) = (slot.to_string(), cluster.id(to).await);
-    for node in [to, from] {
-        let order = ["CLUSTER", "SETSLOT", &slot, "NODE", &to_id];
-        let () = cluster.nodes[node].cmd(&order).await;
-    }
-}
-
 /// Naive: it goes on waiting on a node that nobody writes to any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_on_a_node_moves_along_with_a_planned_switch_and_back() {
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         let mut con = client.connection();
         let mut waiting = Vec::new();
         for node in 0..3 {
@@ -132,12 +97,12 @@ async fn who_has_been_sent_on_to_another_node_moves_along_from_there() {
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         let mut con = client.connection();
         let key = cluster.key_of(0, "queue").await;
         let waiting = pop(&con, &key, 0.0);
         blocked(&cluster.nodes[0], 1).await;
-        hand_over(&cluster, &key, 0, 1).await;
+        cluster.hand_over(&key, 0, 1).await;
         blocked(&cluster.nodes[1], 1).await;
         client.switch_to("other").await.unwrap();
         blocked(&cluster.nodes[1], 0).await;
@@ -156,13 +121,13 @@ async fn who_is_sent_on_waits_no_longer_for_it() {
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         let key = cluster.key_of(0, "queue").await;
         let begun = Instant::now();
         let waiting = pop(&client.connection(), &key, 4.0);
         blocked(&cluster.nodes[0], 1).await;
         tokio::time::sleep_until(begun + Duration::from_secs(2)).await;
-        hand_over(&cluster, &key, 0, 1).await;
+        cluster.hand_over(&key, 0, 1).await;
         blocked(&cluster.nodes[1], 1).await;
         assert_eq!(ended(waiting).await.unwrap(), None);
         let took = begun.elapsed();
@@ -181,7 +146,7 @@ async fn an_element_pushed_at_the_moment_of_a_switch_is_never_lost() {
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         let con = client.connection();
         let mut keys = Vec::new();
         for node in 0..3 {
@@ -227,7 +192,7 @@ async fn when_a_node_dies_who_waits_on_another_moves_along_and_who_waits_on_it_i
     bounded(async {
         let mut cluster = RedisCluster::start(3, false).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         let mut con = client.connection();
         let (living, dying) = (
             cluster.key_of(0, "queue").await,
@@ -259,7 +224,7 @@ async fn who_waits_on_a_node_that_hangs_is_told_and_takes_nothing_when_it_wakes_
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         let key = cluster.key_of(2, "queue").await;
         let waiting = pop(&client.connection(), &key, 0.0);
         blocked(&cluster.nodes[2], 1).await;
@@ -270,7 +235,7 @@ async fn who_waits_on_a_node_that_hangs_is_told_and_takes_nothing_when_it_wakes_
         cluster.nodes[2].cont();
         blocked(&cluster.nodes[2], 0).await;
         eventually(SOON, "the cluster is well", async || {
-            support::redis_cluster::is_ok(&cluster.nodes[2]).await
+            is_ok(&cluster.nodes[2]).await
         })
         .await;
         let () = cluster.nodes[2].cmd(&["RPUSH", &key, "job"]).await;

@@ -1,6 +1,4 @@
-//! A Redis Cluster as one of a client's databases, with real servers.
-
-mod support;
+//! What a cluster serves, as its nodes fail, are promoted and hand slots over.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,49 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use multidb::redis::{EveryNode, MultiDbConnection, Redis, RedisEndpoint, from_redis};
-use multidb::{Builder, Config, Database, MultiDbClient, Verdict};
+use multidb::redis::{EveryNode, MultiDbConnection, Redis, from_redis};
+use multidb::{Config, MultiDbClient, Verdict};
 use redis::{AsyncCommands, RedisResult, Value};
 use tokio::time::{Instant, timeout};
 
-use support::eventually;
-use support::redis_cluster::RedisCluster;
-use support::redis_server::RedisServer;
-
-const LIMIT: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(10);
-
-async fn bounded(test: impl Future<Output = ()>) {
-    timeout(LIMIT, test).await.expect("the test hangs");
-}
-
-fn builder() -> Builder<Redis> {
-    MultiDbClient::builder()
-}
-
-fn database(name: &str, url: &str, weight: f64) -> Database<RedisEndpoint> {
-    let endpoint = RedisEndpoint::parse(url).unwrap();
-    Database::new(name, endpoint)
-        .unwrap()
-        .weight(weight)
-        .unwrap()
-}
+use crate::rig::{SOON, bounded, builder, database, pair};
+use crate::support::eventually;
+use crate::support::redis_cluster::RedisCluster;
+use crate::support::redis_server::RedisServer;
 
 async fn client_of(url: &str) -> MultiDbClient<Redis> {
     builder().url(url, 1.0).connect().await.unwrap()
-}
-
-/// A cluster, and a server to go to.
-async fn pair(cluster: &RedisCluster, other: &RedisServer) -> MultiDbClient<Redis> {
-    let cluster = database("cluster", &cluster.url(), 1.0);
-    let client = builder()
-        .database(cluster.grace_period(Duration::from_millis(500)))
-        .database(database("other", &other.url(), 0.5))
-        .connect()
-        .await
-        .unwrap();
-    assert_eq!(client.active().unwrap(), *"cluster");
-    client
 }
 
 /// What works on a server and on a cluster alike, with keys of many slots.
@@ -300,7 +267,7 @@ async fn what_needs_keys_that_are_on_their_way_waits_until_they_have_arrived() {
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         let tag = cluster.key_of(0, "tag").await;
         let [one, two] = ["one", "two"].map(|name| format!("{{{tag}}}{name}"));
         let mut con = client.connection();
@@ -354,7 +321,7 @@ async fn a_replica_that_takes_over_in_order_is_followed_and_the_database_not_lef
     bounded(async {
         let cluster = RedisCluster::start(3, true).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         let key = cluster.key_of(1, "counter").await;
         let counting = Counting::start(&client, key.clone());
         counting.goes_on().await;
@@ -394,7 +361,7 @@ async fn a_primary_that_is_killed_is_a_database_that_is_left_at_once_and_returne
     bounded(async {
         let mut cluster = RedisCluster::start(3, true).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         // Of another node than the one that dies: an incomplete cluster is none.
         let key = cluster.key_of(0, "counter").await;
         let counting = Counting::start(&client, key.clone());
@@ -466,7 +433,7 @@ async fn a_primary_that_hangs_is_left_within_the_tolerance_and_nobody_waits_past
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         let key = cluster.key_of(2, "counter").await;
         let mut con = client.connection();
         let () = con.set(&key, 1).await.unwrap();
@@ -491,7 +458,7 @@ async fn a_primary_that_hangs_beside_others_that_are_busy_is_found_out_by_its_ca
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
         let other = RedisServer::start().await;
-        let client = pair(&cluster, &other).await;
+        let client = pair(&cluster.url(), &other.url()).await;
         let busy = Counting::start(&client, cluster.key_of(0, "counter").await);
         let key = cluster.key_of(2, "key").await;
         let mut con = client.connection();

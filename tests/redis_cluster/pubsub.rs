@@ -1,58 +1,33 @@
-//! Shard channels on a Redis Cluster, with real servers.
-
-mod support;
+//! Shard channels.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use multidb::redis::{
-    MultiDbConnection, Notification, PubSub, PubSubSink, Redis, RedisEndpoint, from_redis,
-};
-use multidb::{Builder, Database, ErrorKind, MultiDbClient};
+use multidb::redis::{MultiDbConnection, Notification, PubSub, PubSubSink, Redis, from_redis};
+use multidb::{ErrorKind, MultiDbClient};
 use redis::{AsyncCommands, Msg, PushKind, RedisResult, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use support::eventually;
-use support::redis_cluster::RedisCluster;
-use support::redis_server::RedisServer;
+use crate::rig::{SOON, bounded, builder, database, pair};
+use crate::support::eventually;
+use crate::support::redis_cluster::RedisCluster;
+use crate::support::redis_server::RedisServer;
 
-const LIMIT: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(10);
-
-async fn bounded(test: impl Future<Output = ()>) {
-    timeout(LIMIT, test).await.expect("the test hangs");
-}
-
-fn builder() -> Builder<Redis> {
-    MultiDbClient::builder()
-}
-
-fn database(name: &str, url: &str, weight: f64) -> Database<RedisEndpoint> {
-    let endpoint = RedisEndpoint::parse(&format!("{url}?protocol=resp3")).unwrap();
-    Database::new(name, endpoint)
-        .unwrap()
-        .weight(weight)
-        .unwrap()
-        .grace_period(Duration::from_millis(500))
+/// Shard channels need it.
+fn resp3(url: &str) -> String {
+    format!("{url}?protocol=resp3")
 }
 
 async fn alone(cluster: &RedisCluster) -> MultiDbClient<Redis> {
-    let cluster = database("cluster", &cluster.url(), 1.0);
+    let cluster = database("cluster", &resp3(&cluster.url()), 1.0);
     builder().database(cluster).connect().await.unwrap()
 }
 
 /// With another one to go to.
-async fn pair(cluster: &RedisCluster, other: &str) -> MultiDbClient<Redis> {
-    let client = builder()
-        .database(database("cluster", &cluster.url(), 1.0))
-        .database(database("other", other, 0.5))
-        .connect()
-        .await
-        .unwrap();
-    assert_eq!(client.active().unwrap(), *"cluster");
-    client
+async fn beside(cluster: &RedisCluster, other: &str) -> MultiDbClient<Redis> {
+    pair(&resp3(&cluster.url()), &resp3(other)).await
 }
 
 /// A subscriber that keeps what it hears.
@@ -154,16 +129,6 @@ async fn subscribed(cluster: &RedisCluster) -> Vec<(usize, u32)> {
     counts
 }
 
-/// Hands a slot over that holds no key.
-async fn hand_over(cluster: &RedisCluster, channel: &str, from: usize, to: usize) {
-    let slot: u16 = cluster.nodes[0].cmd(&["CLUSTER", "KEYSLOT", channel]).await;
-    let (slot, to_id) = (slot.to_string(), cluster.id(to).await);
-    for node in [to, from] {
-        let order = ["CLUSTER", "SETSLOT", &slot, "NODE", &to_id];
-        let () = cluster.nodes[node].cmd(&order).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_shard_channel_is_subscribed_to_on_the_node_of_its_slot_and_no_node_twice() {
     bounded(async {
@@ -252,7 +217,7 @@ async fn a_shard_channel_whose_slot_moves_is_followed_and_the_gap_is_told() {
         );
         let mut listener = Listener::on(&client, &[moves.clone(), stays.clone()]).await;
         for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-            hand_over(&cluster, &moves, from, to).await;
+            cluster.hand_over(&moves, from, to).await;
             listener.hears_of_a_gap().await;
             assert_eq!(subscribers(&cluster.nodes[to], &moves).await, 1);
             for channel in [&moves, &stays] {
@@ -262,7 +227,7 @@ async fn a_shard_channel_whose_slot_moves_is_followed_and_the_gap_is_told() {
         }
         // One that is asked for while the client has heard of no move yet.
         let late = format!("{{{stays}}}late");
-        hand_over(&cluster, &late, 0, 1).await;
+        cluster.hand_over(&late, 0, 1).await;
         listener.hears_of_a_gap().await;
         listener.sink.ssubscribe(&late).await.unwrap();
         assert_eq!(subscribers(&cluster.nodes[1], &late).await, 1);
@@ -289,7 +254,7 @@ async fn a_slot_that_has_moved_before_its_channel_is_asked_for_is_found() {
         let channel = cluster.key_of(0, "news").await;
         let elsewhere = cluster.key_of(2, "else").await;
         let mut listener = Listener::on(&client, &[elsewhere]).await;
-        hand_over(&cluster, &channel, 0, 1).await;
+        cluster.hand_over(&channel, 0, 1).await;
         listener.sink.ssubscribe(&channel).await.unwrap();
         let mut con = client.connection();
         assert_eq!(spublish(&mut con, &channel, "here").await.unwrap(), 1);
@@ -360,9 +325,9 @@ async fn what_is_wanted_is_wanted_of_the_next_database_too() {
         let server = RedisServer::start().await;
         let second = RedisCluster::start(3, false).await;
         let client = builder()
-            .database(database("cluster", &cluster.url(), 1.0))
-            .database(database("server", &server.url(), 0.5))
-            .database(database("second", &second.url(), 0.2))
+            .database(database("cluster", &resp3(&cluster.url()), 1.0))
+            .database(database("server", &resp3(&server.url()), 0.5))
+            .database(database("second", &resp3(&second.url()), 0.2))
             .connect()
             .await
             .unwrap();
@@ -399,7 +364,7 @@ async fn the_gap_that_a_node_leaves_that_hangs_begins_when_it_was_last_heard_of(
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
         let server = RedisServer::start().await;
-        let client = pair(&cluster, &server.url()).await;
+        let client = beside(&cluster, &server.url()).await;
         let channels = channel_of_each(&cluster, "news").await;
         let mut listener = Listener::on(&client, &channels).await;
         cluster.nodes[1].stop().await;
@@ -433,7 +398,7 @@ async fn a_planned_switch_to_a_cluster_and_back_loses_and_doubles_no_message() {
     bounded(async {
         let cluster = RedisCluster::start(3, false).await;
         let server = RedisServer::start().await;
-        let client = pair(&cluster, &server.url()).await;
+        let client = beside(&cluster, &server.url()).await;
         let channels = channel_of_each(&cluster, "news").await;
         let mut listener = Listener::on(&client, &channels).await;
         let mut con = client.connection();
