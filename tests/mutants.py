@@ -110,9 +110,9 @@ MUTANTS = [
     Mutant("prefer the lightest", "src/engine/strategy.rs",
            "candidate.weight > best.weight", "candidate.weight < best.weight",
            LIB, "the_highest_weight_wins_and_ties_are_stable"),
-    Mutant("wait on where a node was left", "src/backends/redis/lane.rs",
+    Mutant("release nobody on a node that lives", "src/backends/redis/lane.rs",
            "Blocked::At(spot) if unblock(core, conn, &spot).await => return Released::Yes,",
-           "Blocked::At(spot) if unblock(core, conn, &spot).await && conn.lost.is_lost() => return Released::Yes,",
+           "Blocked::At(spot) if conn.lost.is_lost() && unblock(core, conn, &spot).await => return Released::Yes,",
            CLUSTER, "who_waits_on_a_node_moves_along_with_a_planned_switch_and_back"),
     # Subscriptions.
     Mutant("look for shard channels in one place", "src/backends/redis/pubsub/spread/table.rs",
