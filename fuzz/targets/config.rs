@@ -66,13 +66,25 @@ fn url(text: &str) {
         }
     };
     let shown = format!("{endpoint:?} {}", endpoint.name());
-    // Elsewhere it is no secret: a path, a host, the name of a master.
-    let in_userinfo = text.split_once(SECRET).is_some_and(|(before, after)| {
-        !before.contains('#') && after.contains('@') && !after.contains(SECRET)
-    });
-    if in_userinfo && endpoint.socket().is_none() {
+    if in_userinfo_only(text) && endpoint.socket().is_none() {
         assert!(!shown.contains(SECRET), "{shown}");
     }
+}
+
+/// Elsewhere it is no secret: a path, a host, the name of a master.
+fn in_userinfo_only(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return false;
+    };
+    // What is before the last `@` of what comes before a path, a query or a fragment.
+    let (authority, after) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let Some((userinfo, host)) = authority.rsplit_once('@') else {
+        return false;
+    };
+    userinfo.contains(SECRET)
+        && ![scheme, host, after]
+            .iter()
+            .any(|part| part.contains(SECRET))
 }
 
 fn refused(error: &ConfigError) {
